@@ -1,0 +1,159 @@
+//! Raw bindings to the system's liburing: C's names, C's signatures, C's obligations.
+//!
+//! Everything that the installed `liburing.h` declares is here. That header and the library that
+//! runs may be of different versions; both are at least [`OLDEST_VERSION`], and [`HEADER_VERSION`]
+//! and [`library_version`] tell them. A function that the header declares and the library lacks is
+//! found out by [`has`], without a call.
+//!
+//! # Two ways to the library
+//!
+//! The features add up, and calls are written the same way in both:
+//!
+//! * `link` (on by default): the program is linked to `liburing.so.2` and does not start without
+//!   it, nor with one that is too old.
+//! * `dlopen`: exported functions are called through pointers, and the library is found by
+//!   [`load`], or by the first call. Without `link`, a program starts where no liburing is
+//!   installed: it calls [`load`] and does something else if that is an error.
+//!
+//! Prefer `dlopen` for a program that can do without `io_uring`, `link` for one that cannot.
+//!
+//! # Inline functions
+//!
+//! The header's `static inline` functions are compiled once and called like the others. Those that
+//! run for every operation are written again in Rust, so that they are inlined here as well; they
+//! do what the installed header does.
+//!
+//! # Building
+//!
+//! pkg-config finds the header, and libclang reads it. `LIBURING_INCLUDE_DIR` and
+//! `LIBURING_LIB_DIR` name other folders, as cross builds need; with the target in front, as in
+//! `AARCH64_UNKNOWN_LINUX_GNU_LIBURING_LIB_DIR`, they hold for that target only. The build scripts
+//! of crates that depend on this one find the header's version in `DEP_URING_VERSION`, as "2.3",
+//! and its folders in `DEP_URING_INCLUDE`.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::mem::MaybeUninit;
+//! use std::ptr;
+//!
+//! use liburing_sys as sys;
+//!
+//! # fn main() -> Result<(), sys::LoadError> {
+//! sys::load()?;
+//! let mut ring = MaybeUninit::<sys::io_uring>::zeroed();
+//! let ring = ring.as_mut_ptr();
+//! // SAFETY: the ring stays in its place from queue_init to queue_exit, on one thread, and the
+//! // entry names no memory.
+//! unsafe {
+//!     if sys::io_uring_queue_init(8, ring, 0) < 0 {
+//!         return Ok(()); // not allowed here
+//!     }
+//!     let sqe = sys::io_uring_get_sqe(ring);
+//!     sys::io_uring_prep_nop(sqe);
+//!     sys::io_uring_sqe_set_data64(sqe, 7);
+//!     assert_eq!(sys::io_uring_submit_and_wait(ring, 1), 1);
+//!
+//!     let mut cqe = ptr::null_mut();
+//!     assert_eq!(sys::io_uring_peek_cqe(ring, &mut cqe), 0);
+//!     assert_eq!(sys::io_uring_cqe_get_data64(cqe), 7);
+//!     sys::io_uring_cqe_seen(ring, cqe);
+//!     sys::io_uring_queue_exit(ring);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(not(any(feature = "link", feature = "dlopen")))]
+compile_error!(
+    "nothing says how liburing is reached: turn on the feature `link` (the program is linked to \
+     liburing.so.2), `dlopen` (it is found at run time), or both"
+);
+
+#[cfg(feature = "dlopen")]
+#[macro_use]
+mod dlopen;
+mod inline;
+mod library;
+mod macros;
+
+#[allow(
+    nonstandard_style,
+    missing_docs,
+    missing_debug_implementations,
+    unused_imports,
+    rustdoc::all, // the header's comments are not Markdown: "IORING_[UN]REGISTER_*"
+    clippy::all,
+    clippy::nursery,
+    clippy::pedantic,
+    clippy::undocumented_unsafe_blocks,
+    reason = "generated from C"
+)]
+mod bindings {
+    include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
+}
+
+pub use bindings::*;
+pub use library::{
+    FILE_NAME, HEADER_VERSION, LoadError, OLDEST_VERSION, Version, has, library_path, library_version, load, load_from,
+};
+pub use macros::{
+    CompletionQueueEntries, IO_URING_CHECK_VERSION, io_uring_cqe_index, io_uring_cqe_nr, io_uring_cqe_shift,
+    io_uring_for_each_cqe,
+};
+
+/// Exports the ports under C's names, and the compiled functions that they stand for as `shims`.
+macro_rules! ports {
+    ( $($name:ident),* $(,)? ) => {
+        // A name that is imported singly wins over the same name in `bindings::*`.
+        pub use inline::{ $($name),* };
+        pub use inline::io_uring_prep_uring_cmd;
+
+        /// The header's own functions, compiled, for the tests to compare the ports with.
+        #[doc(hidden)]
+        pub mod shims {
+            pub use crate::bindings::{ $($name),* };
+            #[cfg(liburing_2_13)]
+            pub use crate::bindings::{
+                io_uring_cqe_nr, io_uring_cqe_shift, io_uring_prep_uring_cmd,
+            };
+        }
+    };
+}
+
+ports! {
+    __io_uring_peek_cqe,
+    io_uring_buf_ring_add,
+    io_uring_buf_ring_advance,
+    io_uring_buf_ring_init,
+    io_uring_buf_ring_mask,
+    io_uring_cq_advance,
+    io_uring_cq_has_overflow,
+    io_uring_cq_ready,
+    io_uring_cqe_get_data,
+    io_uring_cqe_get_data64,
+    io_uring_cqe_seen,
+    io_uring_get_sqe,
+    io_uring_peek_cqe,
+    io_uring_prep_cancel64,
+    io_uring_prep_close,
+    io_uring_prep_fallocate,
+    io_uring_prep_fsync,
+    io_uring_prep_nop,
+    io_uring_prep_poll_add,
+    io_uring_prep_read,
+    io_uring_prep_read_fixed,
+    io_uring_prep_readv,
+    io_uring_prep_recv,
+    io_uring_prep_rw,
+    io_uring_prep_send,
+    io_uring_prep_write,
+    io_uring_prep_write_fixed,
+    io_uring_prep_writev,
+    io_uring_sq_ready,
+    io_uring_sq_space_left,
+    io_uring_sqe_set_data,
+    io_uring_sqe_set_data64,
+    io_uring_sqe_set_flags,
+    io_uring_wait_cqe,
+}

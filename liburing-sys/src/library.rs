@@ -1,0 +1,282 @@
+//! Which liburing runs: found and checked once, then the same for every caller.
+
+use std::error::Error;
+use std::ffi::{CStr, CString, OsStr, c_int, c_void};
+use std::fmt;
+use std::mem;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+
+/// The file name that the dynamic loader looks for: liburing's `SONAME`.
+///
+/// Not `liburing.so`, which only a development package installs.
+pub const FILE_NAME: &str = "liburing.so.2";
+
+/// Version of the header that these bindings were made from.
+///
+/// ```
+/// assert!(liburing_sys::HEADER_VERSION >= liburing_sys::OLDEST_VERSION);
+/// ```
+pub const HEADER_VERSION: Version = {
+    let (major, minor) = crate::bindings::HEADER;
+    Version { major, minor }
+};
+
+/// Oldest version that can be used, as header and as library.
+///
+/// Since 2.3 the header's inline functions read fields that an older library leaves at zero: every
+/// ring would look full, for good.
+pub const OLDEST_VERSION: Version = Version { major: 2, minor: 3 };
+
+/// A function that 2.3 added: a library that has it fills the fields that the header reads.
+const WITNESS: &CStr = c"io_uring_register_sync_cancel";
+
+/// Never closed, so that addresses in it stay good.
+static IN_USE: OnceLock<Library> = OnceLock::new();
+
+/// A version of liburing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// The number that is also in the `SONAME`.
+    pub major: u32,
+    /// The number that grows with each release.
+    pub minor: u32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// Why liburing, or a function of it, cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The dynamic loader finds or accepts no such library.
+    #[non_exhaustive]
+    Open {
+        /// What it was asked for.
+        file: PathBuf,
+        /// Its own words.
+        reason: String,
+    },
+    /// The library is older than [`OLDEST_VERSION`].
+    #[non_exhaustive]
+    TooOld {
+        /// Where it is.
+        file: PathBuf,
+    },
+    /// Another library is in use already, and a process has one.
+    #[non_exhaustive]
+    InUse {
+        /// The library in use.
+        file: PathBuf,
+        /// The library that was asked for.
+        refused: PathBuf,
+    },
+    /// The library is older than the header, and has no function of this name.
+    MissingSymbol(String),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open { file, reason } => {
+                write!(f, "cannot load {}: {reason}", file.display())?;
+                if file == Path::new(FILE_NAME) {
+                    f.write_str(
+                        "; install liburing2 (apt), liburing (dnf, pacman, apk) or liburing2 \
+                         (zypper)",
+                    )?;
+                }
+                Ok(())
+            }
+            Self::TooOld { file } => write!(
+                f,
+                "{} is older than liburing {OLDEST_VERSION}: it has no {}; upgrade liburing2 \
+                 (apt, zypper) or liburing (dnf, pacman, apk)",
+                file.display(),
+                WITNESS.to_string_lossy()
+            ),
+            Self::InUse { file, refused } => write!(
+                f,
+                "cannot load {}: {} is in use already; load it before liburing is used at all, \
+                 in a program that is not linked to liburing",
+                refused.display(),
+                file.display()
+            ),
+            Self::MissingSymbol(name) => {
+                let running = library_version().unwrap_or(OLDEST_VERSION);
+                write!(
+                    f,
+                    "liburing {running} has no {name}, which the header of {HEADER_VERSION} \
+                     declares; upgrade liburing, or ask liburing_sys::has first"
+                )
+            }
+        }
+    }
+}
+
+impl Error for LoadError {}
+
+/// Finds liburing, unless it is in use already, and checks that it is not too old.
+///
+/// A program that is linked to liburing has it from the start. Calls of exported functions do this
+/// themselves, and panic where it fails.
+///
+/// # Errors
+///
+/// [`LoadError::Open`] where there is no [`FILE_NAME`], [`LoadError::TooOld`] where there is one of
+/// before [`OLDEST_VERSION`]. The next call tries again.
+pub fn load() -> Result<(), LoadError> {
+    in_use().map(drop)
+}
+
+/// Loads the library at `path` instead of the one that [`load`] finds.
+///
+/// Prefer [`load`], which follows the dynamic loader's configuration. This one serves a program
+/// that brings its own build, and must then come before anything else in this crate.
+///
+/// # Errors
+///
+/// [`LoadError::InUse`] where another library is in use, as it is from the start in a program that
+/// is linked to liburing; otherwise those of [`load`]. The library in use may be named again.
+///
+/// # Safety
+///
+/// `path` must name a build of liburing, with the ABI of `liburing.so.2`.
+pub unsafe fn load_from(path: impl AsRef<OsStr>) -> Result<(), LoadError> {
+    let path = path.as_ref();
+    let library = if cfg!(feature = "link") { in_use()? } else { adopt(path)? };
+    // Whoever came first, this call or another thread's, it must be the same library.
+    let named = open(path, libc::RTLD_NOLOAD).ok();
+    let same = named.is_some_and(|named| address_in(&named, WITNESS) == address_in(library, WITNESS));
+    if same { Ok(()) } else { Err(LoadError::InUse { file: library_path().unwrap_or_default(), refused: path.into() }) }
+}
+
+/// Says whether the library that runs has a function of this name, without calling it.
+///
+/// `false` where there is no library, too. The header's inline functions are not in the library.
+///
+/// ```
+/// if liburing_sys::has("io_uring_resize_rings") {
+///     // ...
+/// }
+/// assert!(!liburing_sys::has("printf"));
+/// ```
+pub fn has(symbol: &str) -> bool {
+    // The loader would look into the C library as well.
+    let is_liburings = symbol.trim_start_matches("__").starts_with("io_uring_");
+    let Ok(name) = CString::new(symbol) else { return false };
+    is_liburings && in_use().is_ok_and(|library| address_in(library, &name).is_some())
+}
+
+/// The file of the library that runs; `None` where [`load`] fails.
+pub fn library_path() -> Option<PathBuf> {
+    file_of(address_in(in_use().ok()?, WITNESS)?)
+}
+
+/// The version of the library that runs; `None` where [`load`] fails.
+///
+/// A library of before 2.4 cannot tell its version, and is 2.3, or it would not have been loaded.
+pub fn library_version() -> Option<Version> {
+    let library = in_use().ok()?;
+    let part = |name| {
+        let address = address_in(library, name)?;
+        // SAFETY: liburing declares both functions as `int f(void)`.
+        let function: extern "C" fn() -> c_int = unsafe { mem::transmute(address) };
+        u32::try_from(function()).ok()
+    };
+    let told = part(c"io_uring_major_version").zip(part(c"io_uring_minor_version"));
+    Some(told.map_or(OLDEST_VERSION, |(major, minor)| Version { major, minor }))
+}
+
+/// Finds a function in the library that runs.
+#[cfg(feature = "dlopen")]
+pub(crate) fn function(name: &CStr) -> Result<NonNull<c_void>, LoadError> {
+    address_in(in_use()?, name).ok_or_else(|| LoadError::MissingSymbol(name.to_string_lossy().into_owned()))
+}
+
+fn in_use() -> Result<&'static Library, LoadError> {
+    match IN_USE.get() {
+        Some(library) => Ok(library),
+        None => adopt(OsStr::new(FILE_NAME)),
+    }
+}
+
+/// Puts a library to use, unless there is one: returns the one in use.
+#[cold]
+fn adopt(file: &OsStr) -> Result<&'static Library, LoadError> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(library) = IN_USE.get() {
+        return Ok(library);
+    }
+    // Linked: the one that the program started with, and no other.
+    let library = open(file, if cfg!(feature = "link") { libc::RTLD_NOLOAD } else { 0 })?;
+    if address_in(&library, WITNESS).is_none() {
+        let somewhere = address_in(&library, c"io_uring_queue_init").and_then(file_of);
+        return Err(LoadError::TooOld { file: somewhere.unwrap_or_else(|| file.into()) });
+    }
+    Ok(IN_USE.get_or_init(|| library))
+}
+
+fn open(file: &OsStr, more_flags: c_int) -> Result<Library, LoadError> {
+    // SAFETY: liburing's initialisers ask for nothing, and this is liburing: a library that carries
+    // its SONAME, or one that the caller of `load_from` vouches for.
+    unsafe { Library::open(Some(file), RTLD_NOW | RTLD_LOCAL | more_flags) }
+        .map_err(|error| LoadError::Open { file: file.into(), reason: error.to_string() })
+}
+
+fn address_in(library: &Library, name: &CStr) -> Option<NonNull<c_void>> {
+    // SAFETY: an address without a type; whoever calls it gives it the type that it has.
+    let symbol = unsafe { library.get::<*mut c_void>(name.to_bytes_with_nul()) }.ok()?;
+    NonNull::new(*symbol)
+}
+
+/// The file that an address was mapped from.
+fn file_of(address: NonNull<c_void>) -> Option<PathBuf> {
+    // SAFETY: four words and pointers, for which zero is a value.
+    let mut info: libc::Dl_info = unsafe { mem::zeroed() };
+    // SAFETY: the address is only looked up, and `info` is ours to write.
+    let found = unsafe { libc::dladdr(address.as_ptr(), &mut info) };
+    if found == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: the loader's own string, for as long as the object stays: our caller holds it open.
+    let name = unsafe { CStr::from_ptr(info.dli_fname) };
+    Some(OsStr::from_bytes(name.to_bytes()).into())
+}
+
+/// Makes the dynamic loader refuse a library without the witness when a linked program starts.
+#[cfg(feature = "link")]
+mod linked {
+    use std::ffi::c_int;
+    use std::hint;
+
+    use crate::bindings::{io_uring, io_uring_sync_cancel_reg};
+
+    type Witness = unsafe extern "C" fn(*mut io_uring, *mut io_uring_sync_cancel_reg) -> c_int;
+
+    unsafe extern "C" {
+        // Not the one of `bindings`, which with `dlopen` calls through a pointer.
+        fn io_uring_register_sync_cancel(ring: *mut io_uring, registration: *mut io_uring_sync_cancel_reg) -> c_int;
+    }
+
+    // Linkers drop an address that nothing reads, `#[used]` or not, but no initialiser and what it
+    // refers to.
+    // SAFETY: the section holds functions of this type, which run before main or in dlopen; this
+    // one needs nothing to be initialised, and does nothing.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static REFER: extern "C" fn() = refer;
+
+    extern "C" fn refer() {
+        hint::black_box(io_uring_register_sync_cancel as Witness);
+    }
+}

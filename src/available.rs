@@ -1,0 +1,214 @@
+//! Whether io_uring can be used here, and if not, why.
+
+use std::fmt;
+
+use crate::error::{Error, ErrorKind};
+
+/// Why there is no ring, in one word to match on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Built for another system than Linux, or without the features `link` and `dlopen`.
+    NotBuilt,
+    /// The dynamic loader finds no liburing.so.2 that it can load.
+    LibraryMissing,
+    /// The library is older than 2.3.
+    LibraryTooOld,
+    /// The kernel has no io_uring.
+    Kernel,
+    /// `kernel.io_uring_disabled` is 1 or 2.
+    Sysctl,
+    /// A seccomp filter forbids it, as container runtimes do by default.
+    Seccomp,
+    /// Not enough locked memory (RLIMIT_MEMLOCK).
+    Memlock,
+    /// Too many open files.
+    TooManyFiles,
+    /// Something else; the sentence says what.
+    Other,
+}
+
+/// Why io_uring cannot be used; printed, a sentence with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unavailable {
+    reason: Reason,
+    sentence: String,
+}
+
+impl Unavailable {
+    fn new(reason: Reason, sentence: impl Into<String>) -> Self {
+        Self { reason, sentence: sentence.into() }
+    }
+
+    /// The word to match on.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    pub(crate) fn into_error(self) -> Error {
+        Error::new(ErrorKind::Unavailable, self.to_string()).with_source(self)
+    }
+
+    #[cfg(not(uring))]
+    pub(crate) fn not_built() -> Self {
+        let sentence = if cfg!(target_os = "linux") {
+            "this program was built without io_uring; build it with the feature dlopen or link of sysuring"
+        } else {
+            "io_uring is a feature of Linux"
+        };
+        Self::new(Reason::NotBuilt, sentence)
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+/// Whether io_uring can be used by this process, and if not, why.
+///
+/// Found out by loading the library, setting up a ring and passing an operation through it. The answer is kept, but for
+/// reasons that pass: too many open files, and too little memory, are asked about again.
+///
+/// # Errors
+///
+/// The reason, with its remedy.
+pub fn available() -> Result<(), Unavailable> {
+    #[cfg(uring)]
+    return linux::available();
+    #[cfg(not(uring))]
+    return Err(Unavailable::not_built());
+}
+
+#[cfg(uring)]
+mod linux {
+    use std::fs;
+    use std::sync::OnceLock;
+
+    use liburing_sys as sys;
+
+    use super::{Reason, Unavailable};
+    use crate::Ring;
+    use crate::error::{Error, Result, errno_text};
+
+    /// The answer that will not change any more.
+    static ANSWER: OnceLock<Result<(), Unavailable>> = OnceLock::new();
+
+    pub(super) fn available() -> Result<(), Unavailable> {
+        if let Some(answer) = ANSWER.get() {
+            return answer.clone();
+        }
+        let answer = try_ring().map_err(|error| Unavailable::from_error("io_uring", error));
+        let passes = |reason: &Unavailable| matches!(reason.reason, Reason::TooManyFiles | Reason::Memlock);
+        if !answer.as_ref().is_err_and(passes) {
+            // Another thread may have been faster, with the same answer.
+            let _ = ANSWER.set(answer.clone());
+        }
+        answer
+    }
+
+    /// Setting up a ring is not enough: a filter may let that pass and forbid to enter it.
+    fn try_ring() -> Result<()> {
+        let mut ring = Ring::with_entries(2)?;
+        ring.nop()?;
+        while let Err(error) = ring.submit_and_wait(1) {
+            if error.raw_os_error() != Some(libc::EINTR) {
+                return Err(error);
+            }
+        }
+        ring.completions().for_each(drop);
+        Ok(())
+    }
+
+    impl Unavailable {
+        /// The reason behind an error of a ring.
+        pub(crate) fn from_error(doing: &str, error: Error) -> Self {
+            let known = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Self>());
+            match (known, error.raw_os_error()) {
+                (Some(known), _) => known.clone(),
+                (None, Some(errno)) => Self::from_errno(doing, errno),
+                (None, None) => Self::new(Reason::Other, error.to_string()),
+            }
+        }
+
+        /// The reason why liburing could not be loaded.
+        pub(crate) fn from_load(error: &sys::LoadError) -> Self {
+            let reason = match error {
+                sys::LoadError::TooOld { .. } => Reason::LibraryTooOld,
+                _ => Reason::LibraryMissing,
+            };
+            Self::new(reason, error.to_string())
+        }
+
+        /// A library that passed the check by symbol and still behaves like one older than 2.3.
+        pub(crate) fn library_too_old() -> Self {
+            let sentence = format!(
+                "the loaded {} is older than {} and can't be used; install a newer liburing",
+                sys::FILE_NAME,
+                sys::OLDEST_VERSION
+            );
+            Self::new(Reason::LibraryTooOld, sentence)
+        }
+
+        /// The reason behind an errno of one of io_uring's system calls, from what the system says about itself.
+        pub(crate) fn from_errno(call: &str, errno: i32) -> Self {
+            let said = errno_text(errno);
+            match errno {
+                libc::ENOSYS if has_seccomp_filter() => Self::new(
+                    Reason::Seccomp,
+                    format!(
+                        "{call}: {said}; a seccomp filter forbids io_uring (or the kernel has none). Allow io_uring_setup, \
+                         io_uring_enter and io_uring_register in the sandbox's profile"
+                    ),
+                ),
+                libc::ENOSYS => Self::new(
+                    Reason::Kernel,
+                    format!(
+                        "{call}: {said}; the kernel has no io_uring (it needs Linux 5.10 or later, with CONFIG_IO_URING)"
+                    ),
+                ),
+                libc::EPERM | libc::EACCES => match sysctl() {
+                    Some(value @ 1..) => Self::new(
+                        Reason::Sysctl,
+                        format!(
+                            "{call}: {said}; io_uring is disabled by kernel.io_uring_disabled={value}. \
+                             `sysctl kernel.io_uring_disabled=0` enables it"
+                        ),
+                    ),
+                    _ if has_seccomp_filter() => Self::new(
+                        Reason::Seccomp,
+                        format!(
+                            "{call}: {said}; a seccomp filter forbids io_uring, as container runtimes do by default. Allow \
+                             io_uring_setup, io_uring_enter and io_uring_register in the sandbox's profile"
+                        ),
+                    ),
+                    _ => Self::new(Reason::Other, format!("{call}: {said}; a security module may forbid io_uring")),
+                },
+                libc::ENOMEM => Self::new(
+                    Reason::Memlock,
+                    format!("{call}: {said}; RLIMIT_MEMLOCK is too small for a ring (`ulimit -l` shows it in KiB)"),
+                ),
+                libc::EMFILE | libc::ENFILE => Self::new(
+                    Reason::TooManyFiles,
+                    format!("{call}: {said}; raise the limit (`ulimit -n`) or close something"),
+                ),
+                _ => Self::new(Reason::Other, format!("{call}: {said}")),
+            }
+        }
+    }
+
+    /// `kernel.io_uring_disabled`, where the kernel has it (since Linux 6.6).
+    fn sysctl() -> Option<u32> {
+        fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+    }
+
+    fn has_seccomp_filter() -> bool {
+        // Of this thread: others may have none.
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+    }
+}

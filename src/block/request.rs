@@ -1,0 +1,209 @@
+//! The items of a batch.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// One run of blocks to read, as part of a batch.
+#[derive(Debug)]
+pub struct ReadRequest<'a> {
+    pub(crate) block: u64,
+    pub(crate) buffer: &'a mut [u8],
+    pub(crate) result: Option<Result<()>>,
+}
+
+impl<'a> ReadRequest<'a> {
+    /// Reads from `block` on into `buffer`, a multiple of the block size long.
+    #[must_use]
+    pub fn new(block: u64, buffer: &'a mut [u8]) -> Self {
+        Self { block, buffer, result: None }
+    }
+
+    /// The first block of the run.
+    #[must_use]
+    pub fn block(&self) -> u64 {
+        self.block
+    }
+
+    /// What was read, once the batch came back and [`ReadRequest::result`] is `Ok`.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        self.buffer
+    }
+
+    /// How this request ended; `None` before its batch was read.
+    #[must_use]
+    pub fn result(&self) -> Option<&Result<()>> {
+        self.result.as_ref()
+    }
+}
+
+/// One run of blocks to write, as part of a batch.
+#[derive(Debug)]
+pub struct WriteRequest<'a> {
+    pub(crate) block: u64,
+    pub(crate) data: &'a [u8],
+    pub(crate) result: Option<Result<()>>,
+}
+
+impl<'a> WriteRequest<'a> {
+    /// Writes `data`, a multiple of the block size long, from `block` on.
+    #[must_use]
+    pub fn new(block: u64, data: &'a [u8]) -> Self {
+        Self { block, data, result: None }
+    }
+
+    /// The first block of the run.
+    #[must_use]
+    pub fn block(&self) -> u64 {
+        self.block
+    }
+
+    /// How this request ended; `None` before its batch was written.
+    #[must_use]
+    pub fn result(&self) -> Option<&Result<()>> {
+        self.result.as_ref()
+    }
+}
+
+/// A batch in which at least one request failed.
+#[derive(Debug)]
+pub struct BatchError {
+    completed: usize,
+    error: Error,
+}
+
+impl BatchError {
+    /// Requests from the start of the list that succeeded without a gap.
+    #[must_use]
+    pub fn completed(&self) -> usize {
+        self.completed
+    }
+
+    /// How the first one that failed did so.
+    #[must_use]
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+}
+
+impl fmt::Display for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (request {} of the batch)", self.error, self.completed)
+    }
+}
+
+impl std::error::Error for BatchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl From<BatchError> for Error {
+    fn from(batch: BatchError) -> Self {
+        batch.error
+    }
+}
+
+/// The two kinds of request, as the code that carries them out sees them.
+pub(crate) trait Request {
+    /// "read" or "write".
+    const NAME: &'static str;
+    /// Whether the kernel writes to the memory.
+    const IS_READ: bool;
+    fn first_block(&self) -> u64;
+    /// Bytes.
+    fn len(&self) -> usize;
+    /// Where the data is or goes. Only a request that reads may be written through it.
+    fn address(&mut self) -> *mut u8;
+    fn result(&self) -> Option<&Result<()>>;
+    fn set_result(&mut self, result: Result<()>);
+    /// Forgets the result of an earlier batch.
+    #[cfg(uring)]
+    fn clear(&mut self);
+    /// The result; the request has one.
+    #[cfg(uring)]
+    fn into_result(self) -> Result<()>;
+}
+
+impl Request for ReadRequest<'_> {
+    const NAME: &'static str = "read";
+    const IS_READ: bool = true;
+
+    fn first_block(&self) -> u64 {
+        self.block
+    }
+
+    fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    fn address(&mut self) -> *mut u8 {
+        self.buffer.as_mut_ptr()
+    }
+
+    fn set_result(&mut self, result: Result<()>) {
+        self.result = Some(result);
+    }
+
+    fn result(&self) -> Option<&Result<()>> {
+        self.result.as_ref()
+    }
+
+    #[cfg(uring)]
+    fn clear(&mut self) {
+        self.result = None;
+    }
+
+    #[cfg(uring)]
+    fn into_result(self) -> Result<()> {
+        self.result.expect("the batch that this request was in has ended")
+    }
+}
+
+impl Request for WriteRequest<'_> {
+    const NAME: &'static str = "write";
+    const IS_READ: bool = false;
+
+    fn first_block(&self) -> u64 {
+        self.block
+    }
+
+    fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    fn address(&mut self) -> *mut u8 {
+        self.data.as_ptr().cast_mut()
+    }
+
+    fn set_result(&mut self, result: Result<()>) {
+        self.result = Some(result);
+    }
+
+    fn result(&self) -> Option<&Result<()>> {
+        self.result.as_ref()
+    }
+
+    #[cfg(uring)]
+    fn clear(&mut self) {
+        self.result = None;
+    }
+
+    #[cfg(uring)]
+    fn into_result(self) -> Result<()> {
+        self.result.expect("the batch that this request was in has ended")
+    }
+}
+
+/// The answer to a batch whose requests all have a result.
+pub(crate) fn answer<R: Request>(requests: &[R]) -> Result<(), BatchError> {
+    let first_failure = requests.iter().enumerate().find_map(|(index, request)| match request.result() {
+        Some(Err(error)) => Some((index, error)),
+        _ => None,
+    });
+    match first_failure {
+        None => Ok(()),
+        Some((completed, error)) => Err(BatchError { completed, error: error.clone() }),
+    }
+}

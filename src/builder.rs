@@ -1,0 +1,287 @@
+//! How a ring is set up.
+
+use std::time::Duration;
+
+use liburing_sys as sys;
+
+use crate::Unavailable;
+use crate::core::{Core, SetupError};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ring::Ring;
+use crate::shared::SharedRing;
+
+/// How long to wait before each further attempt at a ring that there was no memory for, in milliseconds.
+const PATIENCE: [u64; 4] = [1, 4, 10, 20];
+
+bitflags::bitflags! {
+    /// `IORING_SETUP_*`; [`RingBuilder`] has a method for each that is worth one.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct SetupFlags: u32 {
+        /// Wait for completions by polling the device.
+        const IOPOLL = sys::IORING_SETUP_IOPOLL;
+        /// A kernel thread takes submissions.
+        const SQPOLL = sys::IORING_SETUP_SQPOLL;
+        /// That thread runs on one processor.
+        const SQ_AFF = sys::IORING_SETUP_SQ_AFF;
+        /// The size of the completion queue is given.
+        const CQSIZE = sys::IORING_SETUP_CQSIZE;
+        /// Sizes over the maximum are cut down to it.
+        const CLAMP = sys::IORING_SETUP_CLAMP;
+        /// Starts disabled.
+        const R_DISABLED = sys::IORING_SETUP_R_DISABLED;
+        /// A failing entry does not end the submission (since Linux 5.18).
+        const SUBMIT_ALL = sys::IORING_SETUP_SUBMIT_ALL;
+        /// No interrupt of a running task for completions (since Linux 5.19).
+        const COOP_TASKRUN = sys::IORING_SETUP_COOP_TASKRUN;
+        /// Tells by a flag that completions are due (since Linux 5.19).
+        const TASKRUN_FLAG = sys::IORING_SETUP_TASKRUN_FLAG;
+        /// Submission entries of 128 bytes (since Linux 5.19).
+        const SQE128 = sys::IORING_SETUP_SQE128;
+        /// Completion entries of 32 bytes (since Linux 5.19).
+        const CQE32 = sys::IORING_SETUP_CQE32;
+        /// Only one task submits (since Linux 6.0).
+        const SINGLE_ISSUER = sys::IORING_SETUP_SINGLE_ISSUER;
+        /// Completions are posted only while that task waits (since Linux 6.1).
+        const DEFER_TASKRUN = sys::IORING_SETUP_DEFER_TASKRUN;
+    }
+}
+
+impl SetupFlags {
+    /// What binds a ring to the thread that made it.
+    const ONE_THREAD: Self = Self::SINGLE_ISSUER.union(Self::DEFER_TASKRUN);
+}
+
+/// Sets up a [`Ring`] or a [`SharedRing`].
+///
+/// ```
+/// use sysuring::Ring;
+///
+/// # fn main() -> sysuring::Result<()> {
+/// # if sysuring::available().is_err() { return Ok(()) }
+/// let ring = Ring::builder(64).single_issuer(true).defer_taskrun(true).fall_back_flags(true).build()?;
+/// println!("{:?}", ring.flags());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RingBuilder {
+    entries: u32,
+    flags: SetupFlags,
+    cq_entries: u32,
+    sq_idle: Duration,
+    sq_cpu: u32,
+    files: u32,
+    fall_back: bool,
+}
+
+impl RingBuilder {
+    pub(crate) fn new(entries: u32) -> Self {
+        Self {
+            entries,
+            flags: SetupFlags::empty(),
+            cq_entries: 0,
+            sq_idle: Duration::ZERO,
+            sq_cpu: 0,
+            files: 64,
+            fall_back: false,
+        }
+    }
+
+    fn set(mut self, flags: SetupFlags, on: bool) -> Self {
+        self.flags.set(flags, on);
+        self
+    }
+
+    /// Entries of the completion queue; twice those of the submission queue unless given. Also the most operations that
+    /// may be in flight.
+    #[doc(alias = "IORING_SETUP_CQSIZE")]
+    #[must_use]
+    pub fn cq_entries(mut self, entries: u32) -> Self {
+        self.cq_entries = entries;
+        self.set(SetupFlags::CQSIZE, true)
+    }
+
+    /// A kernel thread takes submissions without a system call and sleeps after `idle` without any.
+    #[doc(alias = "IORING_SETUP_SQPOLL")]
+    #[must_use]
+    pub fn sqpoll(mut self, idle: Duration) -> Self {
+        self.sq_idle = idle;
+        self.set(SetupFlags::SQPOLL, true)
+    }
+
+    /// Binds the kernel thread of [`RingBuilder::sqpoll`] to a processor.
+    #[doc(alias = "IORING_SETUP_SQ_AFF")]
+    #[must_use]
+    pub fn sqpoll_cpu(mut self, cpu: u32) -> Self {
+        self.sq_cpu = cpu;
+        self.set(SetupFlags::SQ_AFF, true)
+    }
+
+    /// Waits for completions by polling the device; only O_DIRECT transfers to one that can be polled work then.
+    #[doc(alias = "IORING_SETUP_IOPOLL")]
+    #[must_use]
+    pub fn iopoll(self, on: bool) -> Self {
+        self.set(SetupFlags::IOPOLL, on)
+    }
+
+    /// An entry that fails at once does not end the submission of those after it (since Linux 5.18).
+    #[doc(alias = "IORING_SETUP_SUBMIT_ALL")]
+    #[must_use]
+    pub fn submit_all(self, on: bool) -> Self {
+        self.set(SetupFlags::SUBMIT_ALL, on)
+    }
+
+    /// Does not interrupt the task when completions are due (since Linux 5.19).
+    #[doc(alias = "IORING_SETUP_COOP_TASKRUN")]
+    #[must_use]
+    pub fn coop_taskrun(self, on: bool) -> Self {
+        // With the flag, completions() knows that the kernel has to be entered.
+        self.set(SetupFlags::COOP_TASKRUN | SetupFlags::TASKRUN_FLAG, on)
+    }
+
+    /// Promises that one thread submits (since Linux 6.0). For a [`Ring`] only.
+    #[doc(alias = "IORING_SETUP_SINGLE_ISSUER")]
+    #[must_use]
+    pub fn single_issuer(self, on: bool) -> Self {
+        self.set(SetupFlags::SINGLE_ISSUER, on)
+    }
+
+    /// Posts completions only while the thread waits (since Linux 6.1); implies [`RingBuilder::single_issuer`]. For a
+    /// [`Ring`] only.
+    #[doc(alias = "IORING_SETUP_DEFER_TASKRUN")]
+    #[must_use]
+    pub fn defer_taskrun(self, on: bool) -> Self {
+        let flags = SetupFlags::DEFER_TASKRUN | SetupFlags::TASKRUN_FLAG;
+        let flags = if on { flags | SetupFlags::SINGLE_ISSUER } else { flags };
+        self.set(flags, on)
+    }
+
+    /// Submission entries of 128 bytes and completion entries of 32, as NVMe passthrough needs (since Linux 5.19).
+    #[doc(alias("IORING_SETUP_SQE128", "IORING_SETUP_CQE32"))]
+    #[must_use]
+    pub fn big_entries(self, on: bool) -> Self {
+        self.set(SetupFlags::SQE128 | SetupFlags::CQE32, on)
+    }
+
+    /// Cuts sizes that are over the kernel's maximum down to it, instead of failing.
+    #[doc(alias = "IORING_SETUP_CLAMP")]
+    #[must_use]
+    pub fn clamp(self, on: bool) -> Self {
+        self.set(SetupFlags::CLAMP, on)
+    }
+
+    /// Files that can be registered at once; 64 unless given.
+    #[must_use]
+    pub fn files(mut self, files: u32) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// Where the kernel does not know a flag that only speeds things up, goes on without it: DEFER_TASKRUN and
+    /// SINGLE_ISSUER first, then COOP_TASKRUN, then SUBMIT_ALL. [`Ring::flags`] tells what was granted.
+    #[must_use]
+    pub fn fall_back_flags(mut self, on: bool) -> Self {
+        self.fall_back = on;
+        self
+    }
+
+    /// Sets up a ring for this thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`] with the reason where there is no io_uring to be had, [`ErrorKind::InvalidInput`] where
+    /// the sizes or the combination of flags are refused.
+    #[doc(alias("io_uring_queue_init", "io_uring_queue_init_params"))]
+    pub fn build(&self) -> Result<Ring> {
+        self.core().map(Ring::new)
+    }
+
+    /// Sets up a ring that threads share.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RingBuilder::build`], and [`ErrorKind::InvalidInput`] with `single_issuer` or `defer_taskrun`, which bind
+    /// a ring to one thread.
+    pub fn build_shared(&self) -> Result<SharedRing> {
+        if self.flags.intersects(SetupFlags::ONE_THREAD) {
+            let message = "a shared ring can't be bound to one thread; leave single_issuer and defer_taskrun off";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        self.core().map(SharedRing::new)
+    }
+
+    pub(crate) fn core(&self) -> Result<Core> {
+        let mut flags = self.flags;
+        let mut patience = PATIENCE.iter();
+        loop {
+            match self.try_core(flags) {
+                // The kernel gives back the locked memory of a ring some time after it was closed.
+                Err(SetupError::Errno(errno @ libc::ENOMEM)) => match patience.next() {
+                    Some(milliseconds) => std::thread::sleep(Duration::from_millis(*milliseconds)),
+                    None => return Err(self.refused(errno)),
+                },
+                Err(SetupError::Errno(libc::EINVAL)) if self.fall_back => match one_rung_down(flags) {
+                    Some(fewer) => flags = fewer,
+                    None => return Err(self.refused(libc::EINVAL)),
+                },
+                Err(SetupError::Errno(errno)) => return Err(self.refused(errno)),
+                Err(SetupError::Unavailable(reason)) => return Err(reason.into_error()),
+                Ok(core) => return Ok(core),
+            }
+        }
+    }
+
+    fn try_core(&self, flags: SetupFlags) -> Result<Core, SetupError> {
+        // SAFETY: all zeroes is a value of this C structure.
+        let mut params = unsafe { std::mem::zeroed::<sys::io_uring_params>() };
+        params.flags = flags.bits();
+        params.cq_entries = self.cq_entries;
+        params.sq_thread_cpu = self.sq_cpu;
+        params.sq_thread_idle = u32::try_from(self.sq_idle.as_millis()).unwrap_or(u32::MAX);
+        Core::new(self.entries, &mut params, self.files)
+    }
+
+    /// The error for a setup that the kernel refused.
+    #[cold]
+    fn refused(&self, errno: i32) -> Error {
+        if errno == libc::EINVAL {
+            let message = format!(
+                "io_uring_setup refuses {} entries with {:?} (EINVAL); use 1 to 32768 entries, and flags that this kernel \
+                 knows (fall_back_flags drops those that only speed things up)",
+                self.entries, self.flags
+            );
+            return Error::new(ErrorKind::InvalidInput, message);
+        }
+        Unavailable::from_errno("io_uring_setup", errno).into_error()
+    }
+}
+
+/// The same flags without the newest that only speed things up.
+fn one_rung_down(flags: SetupFlags) -> Option<SetupFlags> {
+    if flags.intersects(SetupFlags::ONE_THREAD) {
+        let without = flags - SetupFlags::ONE_THREAD;
+        return Some(without | SetupFlags::COOP_TASKRUN | SetupFlags::TASKRUN_FLAG);
+    }
+    let cooperative = SetupFlags::COOP_TASKRUN | SetupFlags::TASKRUN_FLAG;
+    if flags.intersects(cooperative) {
+        return Some(flags - cooperative);
+    }
+    flags.contains(SetupFlags::SUBMIT_ALL).then(|| flags - SetupFlags::SUBMIT_ALL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ladder_ends() {
+        let mut flags = SetupFlags::all();
+        let mut rungs = 0;
+        while let Some(fewer) = one_rung_down(flags) {
+            flags = fewer;
+            rungs += 1;
+        }
+        assert_eq!(rungs, 3);
+        assert!(flags.contains(SetupFlags::SQPOLL), "what changes the meaning is never dropped");
+    }
+}

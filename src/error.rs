@@ -1,0 +1,283 @@
+//! The one error type of the library.
+//!
+//! An [`Error`] is one word wide, so that a `Result` on the hot path stays small; what it says is put together only when
+//! something went wrong. Match on [`Error::kind`]; print it to get a sentence that names the operation, the place and the
+//! remedy.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// What went wrong, in one word to match on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument makes no sense: a length, a size, a combination of options.
+    InvalidInput,
+    /// A block or a range lies outside the device.
+    OutOfRange,
+    /// An address, a length or an offset has not the alignment that the target asks for.
+    Misaligned,
+    /// The path does not exist.
+    NotFound,
+    /// The path exists already, or exists with another size.
+    AlreadyExists,
+    /// The kernel refuses access.
+    PermissionDenied,
+    /// Somebody else holds the device, or operations are still in flight on the thing.
+    Busy,
+    /// No room: the submission queue, the table of operations, the pool or the file table is full.
+    Full,
+    /// The device has no space left.
+    NoSpace,
+    /// The device was opened for reading only.
+    ReadOnly,
+    /// The data ends before the request does.
+    EndOfDevice,
+    /// The kernel, the library or the target cannot do this.
+    Unsupported,
+    /// There is no ring to be had; the message says why.
+    Unavailable,
+    /// The buffer belongs to a pool that is not registered on this ring.
+    ForeignPool,
+    /// The file is registered on another ring.
+    ForeignFile,
+    /// The operation was cancelled.
+    Cancelled,
+    /// The ring was made before a `fork`; it belongs to the parent process.
+    Forked,
+    /// The ring lost completions; nothing can be done with it any more.
+    Poisoned,
+    /// A time limit passed.
+    TimedOut,
+    /// Any other failure of an input or output operation.
+    Io,
+}
+
+/// An error of this library.
+///
+/// Converts to [`io::Error`] with the same errno where there was one.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    /// A positive errno, or 0.
+    errno: i32,
+    message: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error that we found, with the sentence to show.
+    #[cold]
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, errno: 0, message: message.into(), source: None }))
+    }
+
+    /// An error that the kernel reported as `errno`; `doing` says what was tried, as in "read of block 7".
+    #[cold]
+    pub(crate) fn from_errno(errno: i32, doing: impl fmt::Display) -> Self {
+        let message = format!("{doing}: {}", errno_text(errno));
+        Self(Box::new(Inner { kind: kind_of(errno), errno, message, source: None }))
+    }
+
+    /// As [`Error::from_errno`] for a failed call of the standard library.
+    #[cold]
+    pub(crate) fn from_io(error: io::Error, doing: impl fmt::Display) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::from_errno(errno, doing),
+            None => Self(Box::new(Inner {
+                kind: ErrorKind::Io,
+                errno: 0,
+                message: format!("{doing}: {error}"),
+                source: Some(Arc::new(error)),
+            })),
+        }
+    }
+
+    /// The same error with the cause that `source()` shall give.
+    pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same error with a remedy at the end of its sentence.
+    #[cfg(feature = "block")]
+    pub(crate) fn with_hint(mut self, hint: &str) -> Self {
+        self.0.message.push_str("; ");
+        self.0.message.push_str(hint);
+        self
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The kernel's error number (positive), where the kernel reported the error.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        (self.0.errno != 0).then_some(self.0.errno)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("errno", &self.0.errno)
+            .field("message", &self.0.message)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<Error> for io::Error {
+    /// Keeps the errno where there is one (and then loses the sentence), else the sentence.
+    fn from(error: Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::from_raw_os_error(errno),
+            None => {
+                let kind = match error.kind() {
+                    ErrorKind::NotFound => io::ErrorKind::NotFound,
+                    ErrorKind::AlreadyExists => io::ErrorKind::AlreadyExists,
+                    ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
+                    ErrorKind::InvalidInput | ErrorKind::OutOfRange | ErrorKind::Misaligned => {
+                        io::ErrorKind::InvalidInput
+                    }
+                    ErrorKind::EndOfDevice => io::ErrorKind::UnexpectedEof,
+                    ErrorKind::Unsupported | ErrorKind::Unavailable => io::ErrorKind::Unsupported,
+                    ErrorKind::TimedOut => io::ErrorKind::TimedOut,
+                    _ => io::ErrorKind::Other,
+                };
+                Self::new(kind, error)
+            }
+        }
+    }
+}
+
+/// Turns liburing's convention (a count, or `-errno`) into a `Result`.
+///
+/// liburing never sets `errno`: the number is in the value that it returns.
+#[cfg(uring)]
+#[inline]
+pub(crate) fn check(returned: libc::c_int, doing: &str) -> Result<u32> {
+    u32::try_from(returned).map_err(|_| Error::from_errno(-returned, doing))
+}
+
+/// The system's words for `errno`, with its name first: "ENOSPC, no space left on device".
+pub(crate) fn errno_text(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    // The standard library appends " (os error 28)".
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut text = text.to_owned();
+    if let Some(first) = text.get(..1) {
+        let first = first.to_ascii_lowercase();
+        text.replace_range(..1, &first);
+    }
+    match errno_name(errno) {
+        Some(name) => format!("{text} ({name})"),
+        None => format!("{text} (errno {errno})"),
+    }
+}
+
+/// One table for both directions that errnos are read in: the name to print and the kind to match on.
+macro_rules! errnos {
+    ($($name:ident => $kind:ident,)*) => {
+        fn errno_name(errno: i32) -> Option<&'static str> {
+            match errno {
+                $(libc::$name => Some(stringify!($name)),)*
+                _ => None,
+            }
+        }
+
+        fn kind_of(errno: i32) -> ErrorKind {
+            match errno {
+                $(libc::$name => ErrorKind::$kind,)*
+                _ => ErrorKind::Io,
+            }
+        }
+    };
+}
+
+errnos! {
+    EPERM => PermissionDenied,
+    ENOENT => NotFound,
+    EINTR => Io,
+    EIO => Io,
+    ENXIO => Io,
+    E2BIG => InvalidInput,
+    EBADF => InvalidInput,
+    EAGAIN => Busy,
+    ENOMEM => Full,
+    EACCES => PermissionDenied,
+    EFAULT => InvalidInput,
+    EBUSY => Busy,
+    EEXIST => AlreadyExists,
+    ENODEV => Io,
+    ENOTDIR => NotFound,
+    EISDIR => InvalidInput,
+    EINVAL => InvalidInput,
+    ENFILE => Full,
+    EMFILE => Full,
+    EFBIG => NoSpace,
+    ENOSPC => NoSpace,
+    ESPIPE => Unsupported,
+    EROFS => ReadOnly,
+    EPIPE => Io,
+    ERANGE => OutOfRange,
+    ENOSYS => Unsupported,
+    ETIMEDOUT => TimedOut,
+    EOPNOTSUPP => Unsupported,
+    ECANCELED => Cancelled,
+    EOVERFLOW => OutOfRange,
+    EALREADY => Busy,
+    EDQUOT => NoSpace,
+    ELOOP => NotFound,
+    ENAMETOOLONG => InvalidInput,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_word() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+        assert_eq!(size_of::<Result<()>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn errno_survives_the_conversion() {
+        let error = Error::from_errno(libc::ENOSPC, "write of block 7");
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert_eq!(error.to_string(), "write of block 7: no space left on device (ENOSPC)");
+        assert_eq!(io::Error::from(error).raw_os_error(), Some(libc::ENOSPC));
+    }
+
+    #[test]
+    fn a_sentence_survives_the_conversion() {
+        let error = Error::new(ErrorKind::EndOfDevice, "read of block 9: the device ends");
+        let error = io::Error::from(error);
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(error.to_string(), "read of block 9: the device ends");
+    }
+}

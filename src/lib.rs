@@ -1,0 +1,77 @@
+//! liburing from your distribution, in safe Rust, and a block device that works everywhere and says why when it falls back.
+//!
+//! * **A block device.** [`block::open`] gives numbered blocks over a file or a disk, through io_uring where it works and
+//!   through `pread`/`pwrite` where it does not. Start here.
+//! * **A safe ring.** [`Ring`] lends memory to the kernel and gets it back with the completion; no use of it, and no way of
+//!   ending it, lets the kernel write to memory that is somebody else's by then. [`SharedRing`] is one for several threads,
+//!   [`ThreadRings`] gives each thread its own.
+//! * **A raw ring.** [`Ring::get_sqe`] has liburing's own helpers, under their own names and obligations, on the same ring;
+//!   [`sys`] is all of liburing as C declares it.
+//! * **An answer.** [`available`] says whether io_uring can be used here, and if not, why and what to do.
+//!
+//! # The library
+//!
+//! liburing is the distribution's. With the feature `dlopen` (the default) a program finds `liburing.so.2` when it runs, and
+//! goes on without; with `link` it is linked to it. Both together are linked, and called by pointer. The header that the
+//! program was built with and the library that it runs with may differ, from liburing 2.3 on: [`Library`] tells both.
+//!
+//! # Features
+//!
+//! * `dlopen` (default), `link`: how liburing is reached. With neither, and on other systems than Linux, there is no ring,
+//!   and the block device has its `pread`/`pwrite` backend only.
+//! * `block` (default): the block device.
+#![cfg_attr(not(all(uring, feature = "block")), allow(rustdoc::broken_intra_doc_links))]
+
+mod available;
+mod error;
+mod library;
+mod probe;
+
+#[cfg(feature = "block")]
+pub mod block;
+
+#[cfg(uring)]
+mod builder;
+#[cfg(uring)]
+mod core;
+#[cfg(uring)]
+mod file;
+#[cfg(uring)]
+mod fork;
+#[cfg(uring)]
+pub mod pool;
+#[cfg(uring)]
+mod rejected;
+#[cfg(uring)]
+mod ring;
+#[cfg(uring)]
+mod shared;
+#[cfg(uring)]
+mod sqe;
+#[cfg(uring)]
+mod table;
+#[cfg(uring)]
+mod thread_rings;
+
+pub use available::{Reason, Unavailable, available};
+pub use error::{Error, ErrorKind, Result};
+pub use library::Library;
+pub use probe::Probe;
+
+#[cfg(uring)]
+pub use {
+    self::core::Cqe,
+    builder::{RingBuilder, SetupFlags},
+    file::FixedFile,
+    pool::{Buf, Pool},
+    rejected::{RejectReason, Rejected},
+    ring::{Completion, Completions, Done, Ring},
+    shared::SharedRing,
+    sqe::{Queued, Sqe, SqeFlags, UserData},
+    table::Ticket,
+    thread_rings::ThreadRings,
+};
+
+/// All of liburing as C declares it.
+#[cfg(uring)]
+pub use liburing_sys as sys;

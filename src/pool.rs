@@ -1,0 +1,412 @@
+//! Memory for transfers: leased to one owner at a time, and safe to give to the kernel.
+//!
+//! # Life of a slot
+//!
+//! A [`Pool`] is one page-aligned mapping, cut into slots of one size. A slot is in one of four places: on the free list;
+//! in the hands of a [`Buf`], which is the only way to reach its bytes; inside the ring's table of operations, while the
+//! kernel may read or write it (nobody has a `Buf` then); or *abandoned*, when a ring was closed with an operation in
+//! flight, because closing a ring is no barrier: the kernel goes on writing.
+//!
+//! # What happens to abandoned memory
+//!
+//! The mapping lives for as long as anybody has a `Pool`, a `Buf` or a ring with the pool registered. When the last of
+//! them goes, it is unmapped if nothing was abandoned, and *retired* otherwise: a mapping without access rights is put
+//! over the range, and those addresses are never given back. The kernel keeps the pages that it pinned until its I/O
+//! ends, and whatever it still wants to reach through the address fails in the kernel with EFAULT. Nothing waits, no
+//! memory stays allocated; address space is spent, and [`Pool::retired_bytes`] counts it.
+//!
+//! Plain `munmap` would not do: the same addresses would soon be somebody else's memory, and operations that were not
+//! started yet, and all operations on files without `read_iter`, go through the address.
+//!
+//! # fork
+//!
+//! The child of a `fork` sees the pool as zeroes (`MADV_WIPEONFORK`): no page is shared copy-on-write with an operation
+//! in flight, so that what the kernel writes arrives where the parent looks, and a `Buf` is still memory in the child.
+
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The kernel registers at most this much at one address.
+const LARGEST_CHUNK: usize = 1 << 30;
+/// What slots of at least this size are aligned to.
+const PAGE: usize = 4096;
+/// End of the free list.
+const NO_SLOT: u32 = u32::MAX;
+
+static RETIRED: AtomicUsize = AtomicUsize::new(0);
+
+/// Equal slots of memory for transfers; a handle, cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Pool {
+    pub(crate) memory: Arc<PoolMemory>,
+    /// Counts the handles, apart from leases and from the rings that have the pool registered.
+    pub(crate) handles: Arc<()>,
+}
+
+/// One slot of a [`Pool`], exclusively.
+///
+/// Dereferences to its bytes; zeroed when it is leased for the first time, and otherwise as its last owner left it.
+/// Dropping it gives the slot back; forgetting it leaks the slot.
+pub struct Buf {
+    memory: Arc<PoolMemory>,
+    slot: u32,
+}
+
+/// The mapping, and which of its slots are free.
+pub(crate) struct PoolMemory {
+    start: NonNull<u8>,
+    /// Bytes, of the whole mapping.
+    length: usize,
+    slot_size: usize,
+    slots: u32,
+    /// Slots in a chunk that is registered as one buffer: a power of two, as the shift.
+    chunk_shift: u32,
+    /// Top of the free list: a count that changes with every update above, the slot below.
+    free: AtomicU64,
+    /// For each free slot, the next one.
+    next: Box<[AtomicU32]>,
+    /// Operations that were in flight when their ring was closed.
+    abandoned: AtomicU32,
+}
+
+impl Pool {
+    /// `slots` zeroed slots of at least `slot_size` bytes.
+    ///
+    /// The size is rounded up to a power of two below a page, and to whole pages above, so that every slot is aligned for
+    /// O_DIRECT.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for no slots, a slot size of 0 or over 1 GiB, or a total that is no `usize`;
+    /// [`ErrorKind::Full`] when the kernel has no memory.
+    pub fn new(slots: u32, slot_size: usize) -> Result<Self> {
+        if slots == 0 || slots == NO_SLOT || slot_size == 0 || slot_size > LARGEST_CHUNK {
+            let message = format!("a pool of {slots} slots of {slot_size} bytes; use 1 byte to 1 GiB a slot");
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        let slot_size =
+            if slot_size < PAGE { slot_size.next_power_of_two().max(64) } else { slot_size.next_multiple_of(PAGE) };
+        let length = slot_size.checked_mul(slots as usize).ok_or_else(|| {
+            let message = format!("a pool of {slots} slots of {slot_size} bytes is larger than memory can be");
+            Error::new(ErrorKind::InvalidInput, message)
+        })?;
+        let start = map(length).map_err(|error| Error::from_io(error, format_args!("map a pool of {length} bytes")))?;
+        let slots_per_chunk = (LARGEST_CHUNK / slot_size) as u64;
+        let last = |slot: u32| if slot + 1 == slots { NO_SLOT } else { slot + 1 };
+        Ok(Self {
+            memory: Arc::new(PoolMemory {
+                start,
+                length,
+                slot_size,
+                slots,
+                chunk_shift: slots_per_chunk.ilog2(),
+                free: AtomicU64::new(0),
+                next: (0..slots).map(|slot| AtomicU32::new(last(slot))).collect(),
+                abandoned: AtomicU32::new(0),
+            }),
+            handles: Arc::new(()),
+        })
+    }
+
+    /// Takes a slot; `None` when none is free now.
+    #[must_use]
+    pub fn lease(&self) -> Option<Buf> {
+        let slot = self.memory.pop()?;
+        Some(Buf { memory: Arc::clone(&self.memory), slot })
+    }
+
+    /// Bytes in a slot.
+    #[must_use]
+    pub fn slot_size(&self) -> usize {
+        self.memory.slot_size
+    }
+
+    /// Slots, leased ones included.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.memory.slots
+    }
+
+    /// Bytes of address space that this process spent on pools whose last handle went while the kernel could still use
+    /// them (see the [module](self) about retiring). No memory is behind them.
+    #[must_use]
+    pub fn retired_bytes() -> usize {
+        RETIRED.load(Ordering::Relaxed)
+    }
+}
+
+impl Buf {
+    /// The address of the first byte.
+    #[inline]
+    pub(crate) fn address(&self) -> *mut u8 {
+        // SAFETY: `slot` is below `slots`, so the result lies inside the mapping.
+        unsafe { self.memory.start.as_ptr().add(self.slot as usize * self.memory.slot_size) }
+    }
+
+    #[inline]
+    pub(crate) fn memory(&self) -> &Arc<PoolMemory> {
+        &self.memory
+    }
+
+    /// Which of the buffers that the pool is registered as holds this slot.
+    #[inline]
+    pub(crate) fn chunk(&self) -> u32 {
+        self.slot >> self.memory.chunk_shift
+    }
+
+    /// Gives the slot up without making it free: an operation that nobody will hear of again may still use it.
+    pub(crate) fn abandon(self) {
+        if cfg!(sysuring_break = "r3_free") {
+            return;
+        }
+        self.memory.abandoned.fetch_add(1, Ordering::Relaxed);
+        let buf = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `buf` is not dropped, so this is the one time that the field is taken out of it.
+        drop(unsafe { ptr::read(&raw const buf.memory) });
+    }
+}
+
+impl PoolMemory {
+    fn pop(&self) -> Option<u32> {
+        let mut top = self.free.load(Ordering::Acquire);
+        loop {
+            let slot = top as u32;
+            if slot == NO_SLOT {
+                return None;
+            }
+            // Stale where another thread was faster; then the exchange fails, since the count differs.
+            let next = self.next[slot as usize].load(Ordering::Relaxed);
+            match self.free.compare_exchange_weak(top, advance(top, next), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(slot),
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    fn push(&self, slot: u32) {
+        let mut top = self.free.load(Ordering::Relaxed);
+        loop {
+            self.next[slot as usize].store(top as u32, Ordering::Relaxed);
+            match self.free.compare_exchange_weak(top, advance(top, slot), Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    /// Whether no slot is leased or in an operation. To be relied on only when nobody can lease any more.
+    pub(crate) fn is_idle(&self) -> bool {
+        let mut idle = self.abandoned.load(Ordering::Acquire);
+        let mut slot = self.free.load(Ordering::Acquire) as u32;
+        while let Some(next) = self.next.get(slot as usize) {
+            idle += 1;
+            slot = next.load(Ordering::Relaxed);
+        }
+        idle >= self.slots
+    }
+
+    /// The pieces in which the pool is registered, in the order of their indices.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = libc::iovec> + '_ {
+        let bytes = self.slot_size << self.chunk_shift;
+        (0..self.length).step_by(bytes).map(move |offset| libc::iovec {
+            // SAFETY: `offset` is below the length of the mapping.
+            iov_base: unsafe { self.start.as_ptr().add(offset) }.cast(),
+            iov_len: bytes.min(self.length - offset),
+        })
+    }
+
+    /// How many pieces there are.
+    pub(crate) fn chunk_count(&self) -> u32 {
+        self.slots.div_ceil(1 << self.chunk_shift)
+    }
+
+    /// Which chunk holds all of `length` bytes at `address`; `None` where they are not of this pool or straddle two.
+    #[cfg(any(test, feature = "block"))]
+    #[inline]
+    pub(crate) fn chunk_of(&self, address: *const u8, length: usize) -> Option<u32> {
+        let offset = address.addr().wrapping_sub(self.start.as_ptr().addr());
+        if offset >= self.length || length > self.length - offset || length == 0 {
+            return None;
+        }
+        let chunk_bytes = self.slot_size << self.chunk_shift;
+        let (first, last) = (offset / chunk_bytes, (offset + length - 1) / chunk_bytes);
+        (first == last).then_some(first as u32)
+    }
+}
+
+/// The word for a free list with `slot` on top that was `top` before.
+fn advance(top: u64, slot: u32) -> u64 {
+    let count = (top >> 32).wrapping_add(1);
+    count << 32 | u64::from(slot)
+}
+
+fn map(length: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: a new private mapping at an address of the kernel's choice.
+    let start = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the range is the mapping made above.
+    if unsafe { libc::madvise(start, length, libc::MADV_WIPEONFORK) } != 0 {
+        let error = io::Error::last_os_error();
+        // SAFETY: nobody but us knows this mapping.
+        unsafe { libc::munmap(start, length) };
+        return Err(error);
+    }
+    NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+impl Drop for PoolMemory {
+    fn drop(&mut self) {
+        if *self.abandoned.get_mut() == 0 || cfg!(sysuring_break = "r3_unmap") {
+            // SAFETY: nobody has a `Buf` or a `Pool`, no ring has it registered, and no operation is in flight: those that
+            // ended gave their slot back, and none was abandoned.
+            unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
+            return;
+        }
+        // SAFETY: the range is our own mapping, and nobody in user space can reach it any more.
+        unsafe {
+            libc::mmap(
+                self.start.as_ptr().cast(),
+                self.length,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
+                -1,
+                0,
+            )
+        };
+        // Where that fails the old mapping stays: memory is leaked then, and just as much address space. Nothing is logged: a
+        // logger is somebody else's code, and this may run while a ring is locked.
+        RETIRED.fetch_add(self.length, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        self.memory.push(self.slot);
+    }
+}
+
+// SAFETY: the mapping is plain memory that no thread owns; slots are handed out by an atomic free list, and each is
+// reached only through the one `Buf` that has it.
+unsafe impl Send for PoolMemory {}
+// SAFETY: as for `Send`; all shared state is atomic.
+unsafe impl Sync for PoolMemory {}
+
+impl Deref for Buf {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `slot_size` initialised bytes inside the mapping, which `self.memory` keeps; this `Buf` is their only
+        // owner, and the kernel has none of them while it exists.
+        unsafe { slice::from_raw_parts(self.address(), self.memory.slot_size) }
+    }
+}
+
+impl DerefMut for Buf {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`, borrowed exclusively as `self` is.
+        unsafe { slice::from_raw_parts_mut(self.address(), self.memory.slot_size) }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("slots", &self.slots()).field("slot_size", &self.slot_size()).finish()
+    }
+}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buf").field("slot", &self.slot).field("bytes", &self.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_leased_once_and_come_back() {
+        let pool = Pool::new(3, 100).unwrap();
+        assert_eq!(pool.slot_size(), 128);
+        let mut leases: Vec<Buf> = std::iter::from_fn(|| pool.lease()).collect();
+        assert_eq!(leases.len(), 3);
+        for (value, buf) in leases.iter_mut().enumerate() {
+            buf.fill(value as u8 + 1);
+        }
+        for (value, buf) in leases.iter().enumerate() {
+            assert!(buf.iter().all(|byte| *byte == value as u8 + 1));
+        }
+        leases.pop();
+        assert!(pool.lease().is_some());
+    }
+
+    #[test]
+    fn many_threads_never_share_a_slot() {
+        let pool = Pool::new(4, 64).unwrap();
+        std::thread::scope(|scope| {
+            for id in 1..=4_u8 {
+                let pool = &pool;
+                scope.spawn(move || {
+                    for _ in 0..20_000 {
+                        let Some(mut buf) = pool.lease() else { continue };
+                        buf.fill(id);
+                        assert!(buf.iter().all(|byte| *byte == id));
+                    }
+                });
+            }
+        });
+        let leases: Vec<Buf> = std::iter::from_fn(|| pool.lease()).collect();
+        assert_eq!(leases.len(), 4);
+    }
+
+    #[test]
+    fn a_pool_with_abandoned_slots_is_retired_when_its_last_handle_goes() {
+        let before = Pool::retired_bytes();
+        let pool = Pool::new(2, 4096).unwrap();
+        let other = pool.lease().unwrap();
+        pool.lease().unwrap().abandon();
+        let address = other.address();
+        drop(pool);
+        assert!(other.iter().all(|byte| *byte == 0), "a lease outlives the pool");
+        drop(other);
+        assert!(Pool::retired_bytes() >= before + 8192);
+        // SAFETY: asks about an address; a range that is mapped, access or none, gives 0.
+        let mapped = unsafe { libc::msync(address.map_addr(|address| address & !4095).cast(), 4096, libc::MS_ASYNC) };
+        assert_eq!(mapped, 0, "the address was given back");
+    }
+
+    #[test]
+    fn chunks_cover_the_pool_and_no_slot_straddles_two() {
+        // Not touched, so that no memory is behind it: 3 slots of 600 MiB are 3 chunks of one slot each.
+        let pool = Pool::new(3, 600 << 20).unwrap();
+        let chunks: Vec<libc::iovec> = pool.memory.chunks().collect();
+        assert_eq!(chunks.len(), 3);
+        assert_eq!(pool.memory.chunk_count(), 3);
+        assert_eq!(chunks.iter().map(|chunk| chunk.iov_len).sum::<usize>(), 3 * (600 << 20));
+        let buf = (pool.lease(), pool.lease()).1.unwrap();
+        assert_eq!(buf.chunk(), 1);
+        assert_eq!(pool.memory.chunk_of(buf.address(), 600 << 20), Some(1));
+        assert_eq!(pool.memory.chunk_of(buf.address(), (600 << 20) + 1), None);
+        assert_eq!(pool.memory.chunk_of([0_u8].as_ptr(), 1), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! An operation that was not started, and what was given for it.
+
+use std::fmt;
+
+use crate::error::{Error, ErrorKind};
+
+/// Why an operation was not started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectReason {
+    /// The submission queue is full: submit, then try again.
+    QueueFull,
+    /// As many operations are in flight as completions fit: take some completions, then try again.
+    TableFull,
+    /// The buffer's pool is not registered on this ring.
+    ForeignPool,
+    /// The file is registered on another ring.
+    ForeignFile,
+    /// More bytes than the buffer has.
+    TooLong,
+    /// The ring belongs to the parent process.
+    Forked,
+    /// The ring lost completions.
+    Poisoned,
+}
+
+impl RejectReason {
+    fn kind(self) -> ErrorKind {
+        match self {
+            Self::QueueFull | Self::TableFull => ErrorKind::Full,
+            Self::ForeignPool => ErrorKind::ForeignPool,
+            Self::ForeignFile => ErrorKind::ForeignFile,
+            Self::TooLong => ErrorKind::InvalidInput,
+            Self::Forked => ErrorKind::Forked,
+            Self::Poisoned => ErrorKind::Poisoned,
+        }
+    }
+}
+
+impl fmt::Display for RejectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::QueueFull => "the submission queue is full; submit first",
+            Self::TableFull => "as many operations are in flight as completions fit; take some completions first",
+            Self::ForeignPool => "the buffer's pool is not registered on this ring; call register_pool",
+            Self::ForeignFile => "the file is registered on another ring; call register_file on this one",
+            Self::TooLong => "the length is more than the buffer has",
+            Self::Forked => "the ring was made before a fork and belongs to the parent process; make a new one",
+            Self::Poisoned => "the ring lost completions and can't be used any more; make a new one",
+        })
+    }
+}
+
+/// An operation that was not started; gives back what was passed in.
+///
+/// Small, and made without an allocation: a full queue is no exception.
+#[derive(Debug)]
+pub struct Rejected<T> {
+    reason: RejectReason,
+    value: T,
+}
+
+impl<T> Rejected<T> {
+    pub(crate) fn new(reason: RejectReason, value: T) -> Self {
+        Self { reason, value }
+    }
+
+    /// Why it was not started.
+    #[must_use]
+    pub fn reason(&self) -> RejectReason {
+        self.reason
+    }
+
+    /// What was passed in.
+    #[must_use]
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+}
+
+impl<T> fmt::Display for Rejected<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<T: fmt::Debug> std::error::Error for Rejected<T> {}
+
+impl<T> From<Rejected<T>> for Error {
+    fn from(rejected: Rejected<T>) -> Self {
+        rejected.reason.into()
+    }
+}
+
+impl From<RejectReason> for Error {
+    fn from(reason: RejectReason) -> Self {
+        Self::new(reason.kind(), reason.to_string())
+    }
+}

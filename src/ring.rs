@@ -1,0 +1,479 @@
+//! The ring of one thread.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use liburing_sys as sys;
+
+use crate::builder::{RingBuilder, SetupFlags};
+use crate::core::{Core, Cqe, Next, Operation, Target, is_passing};
+use crate::error::{Error, ErrorKind, Result, check};
+use crate::file::FixedFile;
+use crate::pool::{Buf, Pool};
+use crate::rejected::{RejectReason, Rejected};
+use crate::sqe::Sqe;
+use crate::table::{Finished, Held, Ticket};
+
+/// A submission and completion queue pair, used from one thread.
+///
+/// Safe operations take what the kernel will use ([`Buf`], [`FixedFile`]) and give it back with the completion, so that
+/// nothing can be freed, reused or looked at too early, whatever else goes wrong. The raw interface
+/// ([`Ring::get_sqe`]) has liburing's own calls, with liburing's own obligations; both may be used on one ring.
+///
+/// Dropping a ring waits for nothing. Memory of operations in flight is left to the kernel; [`Ring::shutdown`] waits for
+/// them instead.
+///
+/// A ring is never `Send`, since it may be bound to its thread. Threads share a [`crate::SharedRing`].
+///
+/// ```
+/// use sysuring::{Completion, Pool, Ring};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # if sysuring::available().is_err() { return Ok(()) }
+/// let file = std::fs::File::open("/proc/self/exe")?;
+/// let mut ring = Ring::builder(8).build()?;
+/// let pool = Pool::new(8, 4096)?;
+/// ring.register_pool(&pool)?;
+/// let file = ring.register_file(&file)?;
+///
+/// let buf = pool.lease().expect("nobody else leases from this pool");
+/// ring.read_fixed(&file, buf, 4096, 0)?;
+/// ring.submit_and_wait(1)?;
+/// for completion in ring.completions() {
+///     if let Completion::Done(done) = completion {
+///         let read = done.result()?;
+///         let buf = done.into_buf().expect("a read gives its buffer back");
+///         assert_eq!(&buf[..4], b"\x7fELF");
+///         assert_eq!(read, 4096);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Ring {
+    core: Core,
+    /// Neither `Send` nor `Sync`.
+    one_thread: PhantomData<*mut ()>,
+}
+
+impl Ring {
+    /// A ring with `entries` submission queue entries (rounded up to a power of two) and no flags.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RingBuilder::build`].
+    pub fn with_entries(entries: u32) -> Result<Self> {
+        Self::builder(entries).build()
+    }
+
+    /// Sets up a ring with `entries` submission queue entries.
+    #[must_use]
+    pub fn builder(entries: u32) -> RingBuilder {
+        RingBuilder::new(entries)
+    }
+
+    pub(crate) fn new(core: Core) -> Self {
+        Self { core, one_thread: PhantomData }
+    }
+
+    pub(crate) fn core(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
+    /// The flags that the kernel granted. Flags that this library has no name for are left out.
+    #[must_use]
+    pub fn flags(&self) -> SetupFlags {
+        SetupFlags::from_bits_truncate(self.core.flags())
+    }
+
+    /// `IORING_FEAT_*` of the kernel.
+    #[must_use]
+    pub fn features(&self) -> u32 {
+        self.core.features()
+    }
+
+    /// Entries of the submission queue.
+    #[must_use]
+    pub fn sq_entries(&self) -> u32 {
+        self.core.sq_entries()
+    }
+
+    /// Entries of the completion queue: the most operations that can be in flight.
+    #[must_use]
+    pub fn cq_entries(&self) -> u32 {
+        self.core.cq_entries()
+    }
+
+    /// Operations of the safe interface that were started and have not ended.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.core.in_flight()
+    }
+
+    /// The C structure, for C code that uses the same ring.
+    ///
+    /// It stays at its address for as long as the ring lives. C code has to respect the tag: an entry of its own has the
+    /// top two bits of `user_data` clear (addresses do), and it consumes no completion that has them set.
+    #[must_use]
+    pub fn as_raw(&self) -> *mut sys::io_uring {
+        self.core.raw()
+    }
+
+    /// A submission queue entry to fill in; `None` when the queue is full (submit first).
+    ///
+    /// The queue's tail moves when one of the `prep` methods completed the entry: an entry that is dropped instead is
+    /// never executed.
+    #[doc(alias = "io_uring_get_sqe")]
+    #[inline]
+    pub fn get_sqe(&mut self) -> Option<Sqe<'_>> {
+        let entry = self.core.reserve()?;
+        Some(Sqe::new(&mut self.core, entry))
+    }
+
+    /// Registers a pool, for [`Ring::read_fixed`] and [`Ring::write_fixed`] on its leases. Once is enough.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM where RLIMIT_MEMLOCK is too small (kind [`ErrorKind::Full`]); [`ErrorKind::Unsupported`] for a second pool
+    /// before Linux 5.19.
+    #[doc(alias = "io_uring_register_buffers")]
+    pub fn register_pool(&mut self, pool: &Pool) -> Result<()> {
+        self.core.register_pool(pool)
+    }
+
+    /// Takes a pool out of the registered buffers.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] while operations are in flight, [`ErrorKind::ForeignPool`] where it is not registered.
+    #[doc(alias = "io_uring_unregister_buffers")]
+    pub fn unregister_pool(&mut self, pool: &Pool) -> Result<()> {
+        self.core.unregister_pool(pool)
+    }
+
+    /// Registers a file. The kernel holds it from now on: the caller's descriptor may be closed.
+    ///
+    /// Dropping the [`FixedFile`] unregisters it, at the next submit after its last operation ended.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Full`] when all places are taken ([`RingBuilder::files`]); what the kernel reports.
+    #[doc(alias("io_uring_register_files", "io_uring_register_files_update"))]
+    pub fn register_file(&mut self, file: &impl AsFd) -> Result<FixedFile> {
+        self.core.register_file(file.as_fd())
+    }
+
+    /// Registers the caller's own buffers, for raw entries; excludes pools on this ring.
+    ///
+    /// # Safety
+    ///
+    /// The memory stays mapped, and is lent to the kernel for every operation that names its index, until the operation's
+    /// final completion was seen, also after the ring is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] where buffers are registered already; what the kernel reports.
+    #[doc(alias = "io_uring_register_buffers")]
+    pub unsafe fn register_buffers(&mut self, buffers: &[libc::iovec]) -> Result<()> {
+        // SAFETY: the same obligations, passed on.
+        unsafe { self.core.register_buffers(buffers) }
+    }
+
+    /// Takes away what [`Ring::register_buffers`] registered.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] while operations are in flight, raw ones included.
+    #[doc(alias = "io_uring_unregister_buffers")]
+    pub fn unregister_buffers(&mut self) -> Result<()> {
+        self.core.unregister_buffers()
+    }
+
+    /// Reads `length` bytes at `offset` into a lease of a registered pool.
+    ///
+    /// # Errors
+    ///
+    /// Gives the lease back where nothing was started; see [`RejectReason`].
+    #[doc(alias("io_uring_prep_read_fixed", "IORING_OP_READ_FIXED"))]
+    #[inline]
+    pub fn read_fixed(
+        &mut self,
+        file: &FixedFile,
+        buf: Buf,
+        length: u32,
+        offset: u64,
+    ) -> Result<Ticket, Rejected<Buf>> {
+        self.core.start_transfer(true, true, file, buf, length, offset)
+    }
+
+    /// Writes the first `length` bytes of a lease of a registered pool at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::read_fixed`].
+    #[doc(alias("io_uring_prep_write_fixed", "IORING_OP_WRITE_FIXED"))]
+    #[inline]
+    pub fn write_fixed(
+        &mut self,
+        file: &FixedFile,
+        buf: Buf,
+        length: u32,
+        offset: u64,
+    ) -> Result<Ticket, Rejected<Buf>> {
+        self.core.start_transfer(false, true, file, buf, length, offset)
+    }
+
+    /// As [`Ring::read_fixed`], for a pool that is not registered.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::read_fixed`].
+    #[doc(alias("io_uring_prep_read", "IORING_OP_READ"))]
+    #[inline]
+    pub fn read(&mut self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        self.core.start_transfer(true, false, file, buf, length, offset)
+    }
+
+    /// As [`Ring::write_fixed`], for a pool that is not registered.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::read_fixed`].
+    #[doc(alias("io_uring_prep_write", "IORING_OP_WRITE"))]
+    #[inline]
+    pub fn write(&mut self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        self.core.start_transfer(false, false, file, buf, length, offset)
+    }
+
+    /// Brings a file's data (with `data_only`), or data and metadata, to stable storage.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_fsync", "IORING_OP_FSYNC"))]
+    pub fn fsync(&mut self, file: &FixedFile, data_only: bool) -> Result<Ticket, Rejected<()>> {
+        let flags = if data_only { sys::IORING_FSYNC_DATASYNC } else { 0 };
+        let operation = Operation { operation_flags: flags, ..Operation::new(sys::IORING_OP_FSYNC) };
+        self.start_on(file, operation)
+    }
+
+    /// Allocates, punches or zeroes a range of a file; `mode` is that of `fallocate(2)`.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_fallocate", "IORING_OP_FALLOCATE"))]
+    pub fn fallocate(&mut self, file: &FixedFile, mode: i32, offset: u64, length: u64) -> Result<Ticket, Rejected<()>> {
+        // The mode is where other operations have their length, and the length where they have their address.
+        let operation =
+            Operation { address: length, length: mode as u32, offset, ..Operation::new(sys::IORING_OP_FALLOCATE) };
+        self.start_on(file, operation)
+    }
+
+    fn start_on(&mut self, file: &FixedFile, operation: Operation) -> Result<Ticket, Rejected<()>> {
+        let Some(index) = self.core.index_of(file) else {
+            return Err(Rejected::new(RejectReason::ForeignFile, ()));
+        };
+        self.start(Target::Fixed(index), operation)
+    }
+
+    fn start(&mut self, target: Target, operation: Operation) -> Result<Ticket, Rejected<()>> {
+        self.core.start(target, operation, Held::Nothing).map_err(|(reason, _)| Rejected::new(reason, ()))
+    }
+
+    /// Does nothing, and completes.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_nop", "IORING_OP_NOP"))]
+    pub fn nop(&mut self) -> Result<Ticket, Rejected<()>> {
+        self.start(Target::Descriptor(-1), Operation::new(sys::IORING_OP_NOP))
+    }
+
+    /// Asks the kernel to end an operation early.
+    ///
+    /// Whether it did is in the operation's own completion, which comes in any case: with ECANCELED, or as if nothing had
+    /// been asked. A ticket whose operation has ended is no error.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_cancel", "io_uring_prep_cancel64", "IORING_OP_ASYNC_CANCEL"))]
+    pub fn cancel(&mut self, ticket: Ticket) -> Result<(), Rejected<()>> {
+        self.core.cancel(ticket).map_err(|reason| Rejected::new(reason, ()))
+    }
+
+    /// Submits what was started; the answer is how many entries the kernel took.
+    ///
+    /// An error takes nothing back: what was started stays started, and goes along with the next submit.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports: EAGAIN when it has no memory, EBUSY when completions have to be taken first.
+    #[doc(alias = "io_uring_submit")]
+    #[inline]
+    pub fn submit(&mut self) -> Result<u32> {
+        self.core.submit()
+    }
+
+    /// As [`Ring::submit`], and waits until `wait` completions can be taken.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::submit`], and EINTR when a signal came while nothing was submitted (call it again).
+    #[doc(alias = "io_uring_submit_and_wait")]
+    #[inline]
+    pub fn submit_and_wait(&mut self, wait: u32) -> Result<u32> {
+        self.core.submit_and_wait(wait)
+    }
+
+    /// As [`Ring::submit_and_wait`], for `limit` at most; that the time passed is no error.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::submit_and_wait`].
+    #[doc(alias = "io_uring_submit_and_wait_timeout")]
+    pub fn submit_and_wait_timeout(&mut self, wait: u32, limit: Duration) -> Result<u32> {
+        self.core.submit_and_wait_timeout(wait, limit)
+    }
+
+    /// The completions that are there, without waiting. Dropping or forgetting the iterator loses none of those not taken.
+    ///
+    /// On a ring that the kernel posts completions to only when it is entered, this enters it once.
+    #[doc(alias("io_uring_for_each_cqe", "io_uring_peek_cqe", "io_uring_cqe_seen", "io_uring_cq_advance"))]
+    #[inline]
+    pub fn completions(&mut self) -> Completions<'_> {
+        // A signal, or a ring that can't be used: the next submit says so.
+        let _ = self.core.flush_completions();
+        Completions { core: &mut self.core }
+    }
+
+    /// Waits until everything in flight has ended, for `limit` at most, and closes the ring.
+    ///
+    /// Completions that nobody took are discarded.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TimedOut`] when operations are still in flight: the ring is closed all the same, and their memory is
+    /// left to the kernel. What the kernel reports.
+    pub fn shutdown(mut self, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        while self.in_flight() != 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let message = format!("{} operations are still in flight after {limit:?}", self.in_flight());
+                return Err(Error::new(ErrorKind::TimedOut, message));
+            }
+            match self.core.submit_and_wait_timeout(1, left) {
+                Err(error) if !is_passing(&error) => return Err(error),
+                _ => self.completions().for_each(drop),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring")
+            .field("sq_entries", &self.sq_entries())
+            .field("cq_entries", &self.cq_entries())
+            .field("flags", &self.flags())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The completions of a ring; see [`Ring::completions`].
+#[derive(Debug)]
+pub struct Completions<'ring> {
+    core: &'ring mut Core,
+}
+
+impl Iterator for Completions<'_> {
+    type Item = Completion;
+
+    #[inline]
+    fn next(&mut self) -> Option<Completion> {
+        Some(match self.core.next_completion()? {
+            Next::Finished(finished) => Completion::Done(Done::new(finished)),
+            Next::Raw(cqe) => Completion::Raw(cqe),
+        })
+    }
+}
+
+/// An operation that ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Completion {
+    /// One of the safe interface.
+    Done(Done),
+    /// One of the raw interface.
+    Raw(Cqe),
+}
+
+impl Completion {
+    /// The operation of the safe interface, where it is one.
+    #[must_use]
+    pub fn into_done(self) -> Option<Done> {
+        match self {
+            Self::Done(done) => Some(done),
+            Self::Raw(_) => None,
+        }
+    }
+}
+
+/// An operation of the safe interface that ended, with what it had taken.
+#[derive(Debug)]
+pub struct Done {
+    ticket: Ticket,
+    result: i32,
+    flags: u32,
+    buf: Option<Buf>,
+}
+
+impl Done {
+    pub(crate) fn new(finished: Finished) -> Self {
+        let buf = match finished.held {
+            Held::Lease(buf) => Some(buf),
+            _ => None,
+        };
+        Self { ticket: finished.ticket, result: finished.result, flags: finished.flags, buf }
+    }
+
+    /// Which operation it was.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// How it ended: for a read or write, the bytes transferred, which may be fewer than asked for.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reported.
+    pub fn result(&self) -> Result<u32> {
+        check(self.result, "io_uring operation")
+    }
+
+    /// The kernel's result: a count, or `-errno`.
+    #[must_use]
+    pub fn raw_result(&self) -> i32 {
+        self.result
+    }
+
+    /// `IORING_CQE_F_*`.
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// The lease that the operation had, if any. Where this is not called, dropping `self` gives the slot back.
+    #[must_use]
+    pub fn into_buf(self) -> Option<Buf> {
+        self.buf
+    }
+}

@@ -1,0 +1,227 @@
+//! A ring that threads share.
+//!
+//! # Who waits
+//!
+//! The lock is held to start, to submit and to take completions, never across a wait. Of the threads that wait for
+//! something, one (the leader) waits in the kernel; the others park. The leader alone takes completions while it leads: it
+//! takes all that are there, each goes to the table's done list under its ticket, and everybody looks whether theirs is
+//! among them. A leader whose own operation ended leaves, and one of those that it wakes leads next. Nobody can be left
+//! behind: whoever goes to sleep has seen, under the lock, that a leader is there and that its own operation has not
+//! ended; and a leader that leaves wakes everybody.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::core::{Core, is_passing, wait_for_one};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::FixedFile;
+use crate::fork::ForkMark;
+use crate::pool::{Buf, Pool};
+use crate::rejected::{RejectReason, Rejected};
+use crate::ring::Done;
+use crate::table::Ticket;
+
+/// A ring whose methods take `&self` and may be called from any thread.
+///
+/// Each operation that was started must be waited for, or its completion keeps a place in the table. For one thread
+/// [`crate::Ring`] is faster: it takes no lock and can be bound to its thread.
+///
+/// ```
+/// use sysuring::{Pool, Ring};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # if sysuring::available().is_err() { return Ok(()) }
+/// let ring = Ring::builder(8).build_shared()?;
+/// let pool = Pool::new(4, 4096)?;
+/// ring.register_pool(&pool)?;
+/// let file = ring.register_file(&std::fs::File::open("/proc/self/exe")?)?;
+/// std::thread::scope(|scope| {
+///     for block in 0..4 {
+///         let (ring, pool, file) = (&ring, &pool, &file);
+///         scope.spawn(move || -> sysuring::Result<u32> {
+///             let buf = pool.lease().expect("four threads, four slots");
+///             let ticket = ring.read_fixed(file, buf, 512, block * 512)?;
+///             ring.submit()?;
+///             ring.wait(ticket)?.result()
+///         });
+///     }
+/// });
+/// # Ok(())
+/// # }
+/// ```
+pub struct SharedRing {
+    /// Outside of the lock: in the child of a `fork` the lock may be held by a thread that does not exist there.
+    mark: ForkMark,
+    state: Mutex<State>,
+    /// Signalled when completions were taken, and when a leader leaves.
+    changed: Condvar,
+}
+
+struct State {
+    core: Core,
+    /// A thread is waiting in the kernel, and nobody else takes completions.
+    has_leader: bool,
+}
+
+impl SharedRing {
+    pub(crate) fn new(core: Core) -> Self {
+        let mark = core.mark();
+        Self { mark, state: Mutex::new(State { core, has_leader: false }), changed: Condvar::new() }
+    }
+
+    /// `None` in the child of a `fork`.
+    fn lock(&self) -> Option<MutexGuard<'_, State>> {
+        // Nothing of ours panics while it holds the lock with the table half changed.
+        self.mark.is_alive().then(|| self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// False in the child of a `fork`.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.mark.is_alive()
+    }
+
+    /// Works on the ring under the lock.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Core) -> R) -> Result<R> {
+        let mut state = self.lock().ok_or_else(forked)?;
+        Ok(work(&mut state.core))
+    }
+
+    fn start(
+        &self,
+        buf: Buf,
+        start: impl FnOnce(&mut Core, Buf) -> Result<Ticket, Rejected<Buf>>,
+    ) -> Result<Ticket, Rejected<Buf>> {
+        match self.lock() {
+            Some(mut state) => start(&mut state.core, buf),
+            None => Err(Rejected::new(RejectReason::Forked, buf)),
+        }
+    }
+
+    /// Registers a pool; see [`crate::Ring::register_pool`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn register_pool(&self, pool: &Pool) -> Result<()> {
+        self.with(|core| core.register_pool(pool))?
+    }
+
+    /// Registers a file; see [`crate::Ring::register_file`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn register_file(&self, file: &impl AsFd) -> Result<FixedFile> {
+        self.with(|core| core.register_file(file.as_fd()))?
+    }
+
+    /// Starts a read; see [`crate::Ring::read_fixed`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn read_fixed(&self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        self.start(buf, |core, buf| core.start_transfer(true, true, file, buf, length, offset))
+    }
+
+    /// Starts a write; see [`crate::Ring::write_fixed`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn write_fixed(&self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        self.start(buf, |core, buf| core.start_transfer(false, true, file, buf, length, offset))
+    }
+
+    /// Starts a read into a pool that is not registered; see [`crate::Ring::read`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn read(&self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        self.start(buf, |core, buf| core.start_transfer(true, false, file, buf, length, offset))
+    }
+
+    /// Starts a write from a pool that is not registered; see [`crate::Ring::write`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn write(&self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        self.start(buf, |core, buf| core.start_transfer(false, false, file, buf, length, offset))
+    }
+
+    /// Submits what all threads started.
+    ///
+    /// # Errors
+    ///
+    /// As for [`crate::Ring::submit`].
+    pub fn submit(&self) -> Result<u32> {
+        self.with(Core::submit)?
+    }
+
+    /// Waits until an operation that was submitted has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for a ticket of another ring, or one that was waited for before; what the kernel
+    /// reports of waiting.
+    pub fn wait(&self, ticket: Ticket) -> Result<Done> {
+        let mut finished = None;
+        self.wait_until(|core| {
+            if finished.is_none() {
+                finished = core.take(ticket);
+            }
+            finished.is_some() || !core.knows(ticket)
+        })?;
+        finished.map(Done::new).ok_or_else(|| {
+            let message = "the ticket is of another ring, or was waited for already";
+            Error::new(ErrorKind::InvalidInput, message)
+        })
+    }
+
+    /// Waits until `is_over`, which looks at the ring under the lock whenever completions were taken.
+    pub(crate) fn wait_until(&self, mut is_over: impl FnMut(&mut Core) -> bool) -> Result<()> {
+        let mut state = self.lock().ok_or_else(forked)?;
+        loop {
+            if !state.has_leader {
+                state.core.reap(|_| ());
+            }
+            if is_over(&mut state.core) {
+                // What the reap above found may be somebody else's.
+                self.changed.notify_all();
+                return Ok(());
+            }
+            state.core.check_usable()?;
+            if state.has_leader {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.has_leader = true;
+            let descriptor = state.core.descriptor();
+            drop(state);
+            let waited = wait_for_one(descriptor);
+            state = self.lock().ok_or_else(forked)?;
+            state.has_leader = false;
+            state.core.reap(|_| ());
+            self.changed.notify_all();
+            if let Err(error) = waited {
+                let error = Error::from_io(error, "wait for completions");
+                if !is_passing(&error) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+fn forked() -> Error {
+    RejectReason::Forked.into()
+}
+
+impl fmt::Debug for SharedRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedRing").finish_non_exhaustive()
+    }
+}

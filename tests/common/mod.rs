@@ -1,0 +1,52 @@
+//! What several tests need.
+
+use std::io::Write;
+
+/// Says on the real standard error that a test did not run, and why: the test harness hides what passing tests print.
+#[track_caller]
+pub fn skip(why: impl std::fmt::Display) {
+    let place = std::panic::Location::caller();
+    let line = format!("skipped: {}:{}: {why}\n", place.file(), place.line());
+    std::io::stderr().write_all(line.as_bytes()).expect("standard error can be written to");
+}
+
+/// A directory on a file system that has O_DIRECT where there is one: beside the program, not in /tmp.
+pub fn directory() -> tempfile::TempDir {
+    let program = std::env::current_exe().expect("the test knows its own path");
+    tempfile::tempdir_in(program.parent().expect("a program is in a directory")).expect("a temporary directory")
+}
+
+/// Bytes that depend on `seed` and on their place.
+pub fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut contents = Vec::with_capacity(bytes + 8);
+    while contents.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        contents.extend_from_slice(&state.to_le_bytes());
+    }
+    contents.truncate(bytes);
+    contents
+}
+
+/// A file of `bytes` bytes that differ from block to block.
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+pub fn patterned_file(path: &std::path::Path, bytes: usize) -> Vec<u8> {
+    let contents = pattern(0, bytes);
+    std::fs::File::create(path).and_then(|mut file| file.write_all(&contents)).expect("a file can be written");
+    contents
+}
+
+/// A ring, or a visible skip with the reason.
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+#[track_caller]
+pub fn ring(entries: u32) -> Option<sysuring::Ring> {
+    match sysuring::available() {
+        Ok(()) => Some(sysuring::Ring::with_entries(entries).expect("a ring, since io_uring is available")),
+        Err(reason) => {
+            skip(reason);
+            None
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The block device, on every backend that this machine has.
+
+use std::io::ErrorKind as IoErrorKind;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use sysuring::ErrorKind;
+use sysuring::block::{self, Backend, BlockDevice, Device, Options, ReadRequest, WriteRequest};
+
+use crate::common::{self, pattern};
+
+/// The backends to test: io_uring is left out visibly where there is none.
+#[track_caller]
+fn backends() -> Vec<Backend> {
+    match sysuring::available() {
+        Ok(()) => vec![Backend::File, Backend::Uring],
+        Err(reason) => {
+            common::skip(format_args!("io_uring backend: {reason}"));
+            vec![Backend::File]
+        }
+    }
+}
+
+fn create(path: &Path, backend: Backend, blocks: u64) -> Device {
+    let _ = std::fs::remove_file(path);
+    let options = Options::new().backend(backend).create(blocks * 4096).queue_depth(8);
+    let device = block::open(path, &options).unwrap();
+    assert_eq!(device.backend(), backend);
+    device
+}
+
+#[test]
+fn blocks_runs_and_batches_round_trip() {
+    let directory = common::directory();
+    let path = directory.path().join("disk");
+    for backend in backends() {
+        let device = create(&path, backend, 600);
+        let data = pattern(1, 600 * 4096);
+        assert_eq!((device.block_count(), device.block_size(), device.max_batch()), (600, 4096, 8));
+
+        // Unaligned on purpose: one byte into the allocation.
+        let mut shifted = vec![0; 4097];
+        shifted[1..].copy_from_slice(&data[..4096]);
+        device.write_block(0, &shifted[1..]).unwrap();
+        device.write_run(1, &data[4096..20 * 4096]).unwrap();
+        // Longer than the queue is deep, in an order of its own, runs of several blocks among them.
+        let mut requests: Vec<WriteRequest> = (20..600_usize)
+            .step_by(4)
+            .rev()
+            .map(|block| WriteRequest::new(block as u64, &data[block * 4096..][..4 * 4096]))
+            .collect();
+        device.write_blocks(&mut requests).unwrap();
+        assert!(requests.iter().all(|request| matches!(request.result(), Some(Ok(())))));
+        device.flush().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), data, "{backend}");
+
+        device.read_block(0, &mut shifted[1..]).unwrap();
+        assert_eq!(shifted[1..], data[..4096]);
+        let mut all = vec![0; 600 * 4096];
+        device.read_run(0, &mut all).unwrap();
+        assert_eq!(all, data, "{backend}");
+        all.fill(0);
+        let mut requests: Vec<ReadRequest> = all
+            .chunks_mut(3 * 4096)
+            .enumerate()
+            .map(|(index, buffer)| ReadRequest::new(index as u64 * 3, buffer))
+            .collect();
+        device.read_blocks(&mut requests).unwrap();
+        assert_eq!(all, data, "{backend}");
+
+        let mut aligned = device.aligned_buffer(4096).unwrap();
+        device.read_block(599, &mut aligned).unwrap();
+        assert_eq!(*aligned, data[599 * 4096..]);
+        let mut aligned = device.aligned_buffer(3 << 20).map(|_| device.aligned_buffer(100 * 4096)).unwrap().unwrap();
+        assert_eq!(aligned.as_ptr().addr() % device.alignment(), 0);
+        device.read_run(100, &mut aligned).unwrap();
+        assert_eq!(*aligned, data[100 * 4096..200 * 4096]);
+        device.close().unwrap();
+    }
+}
+
+#[test]
+fn every_block_size_works_buffered_and_direct() {
+    let directory = common::directory();
+    for backend in backends() {
+        for direct in [true, false] {
+            for block_size in [512, 1024, 4096, 65536] {
+                let path = directory.path().join(format!("{backend}-{direct}-{block_size}"));
+                let size = u64::from(block_size) * 16;
+                let options = Options::new().backend(backend).block_size(block_size).create(size).direct(direct);
+                let device = block::open(&path, &options).unwrap();
+                let data = pattern(block_size.into(), size as usize);
+                device.write_run(0, &data).unwrap();
+                let mut back = vec![0; size as usize + 3];
+                device.read_run(0, &mut back[3..]).unwrap();
+                assert_eq!(back[3..], data, "{backend} {direct} {block_size}");
+                assert!(direct || !device.report().direct);
+            }
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_told_and_lose_nothing() {
+    let directory = common::directory();
+    let path = directory.path().join("disk");
+    for backend in backends() {
+        let device = create(&path, backend, 10);
+        device.write_block(9, &[9; 4096]).unwrap();
+        let mut buffer = vec![0; 8192];
+        for (error, kind, words) in [
+            (device.read_block(0, &mut buffer), ErrorKind::InvalidInput, "8192"),
+            (device.write_block(0, &buffer[..100]), ErrorKind::InvalidInput, "100"),
+            (device.read_run(0, &mut buffer[..4097]), ErrorKind::InvalidInput, "4097"),
+            (device.read_run(0, &mut []), ErrorKind::InvalidInput, "0 bytes"),
+            (device.read_block(10, &mut buffer[..4096]), ErrorKind::OutOfRange, "block 10"),
+            (device.read_run(9, &mut buffer), ErrorKind::OutOfRange, "block 9"),
+            (device.write_run(u64::MAX, &buffer), ErrorKind::OutOfRange, "0 to 9"),
+            (device.write_block(1 << 61, &buffer[..4096]), ErrorKind::OutOfRange, "0 to 9"),
+        ] {
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        // In a batch the others are carried out.
+        let (mut first, mut second, mut third) = (vec![0; 4096], vec![0; 4096], vec![0; 4096]);
+        let mut requests =
+            [ReadRequest::new(9, &mut first), ReadRequest::new(10, &mut second), ReadRequest::new(9, &mut third)];
+        let error = device.read_blocks(&mut requests).unwrap_err();
+        assert_eq!((error.completed(), error.error().kind()), (1, ErrorKind::OutOfRange));
+        assert!(requests[1].result().unwrap().is_err() && requests[2].result().unwrap().is_ok());
+        assert!(first.iter().chain(&third).all(|byte| *byte == 9));
+        device.read_blocks(&mut []).unwrap();
+        assert_eq!(device.aligned_buffer(0).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[test]
+fn opening_tells_what_is_wrong() {
+    let directory = common::directory();
+    let missing = directory.path().join("missing");
+    let path = directory.path().join("disk");
+    std::fs::write(&path, vec![0; 10_000]).unwrap();
+    for backend in backends() {
+        let options = || Options::new().backend(backend);
+        for (target, options, kind, words) in [
+            (&*missing, options(), ErrorKind::NotFound, "missing"),
+            (directory.path(), options(), ErrorKind::InvalidInput, "is a directory"),
+            (Path::new("/dev/null"), options(), ErrorKind::InvalidInput, "has no blocks"),
+            (&*path, options(), ErrorKind::InvalidInput, "multiple"),
+            (&*path, options().create(4096), ErrorKind::AlreadyExists, "10000 bytes"),
+            (&*path, options().block_size(1000), ErrorKind::InvalidInput, "power of two"),
+            (&*path, options().block_size(256), ErrorKind::InvalidInput, "512"),
+            (&*path, options().block_size(1 << 17), ErrorKind::InvalidInput, "65536"),
+            (&*path, options().queue_depth(0), ErrorKind::InvalidInput, "queue depth 0"),
+            (&*path, options().queue_depth(5000), ErrorKind::InvalidInput, "4096"),
+            (&*missing, options().create(5000), ErrorKind::InvalidInput, "5000"),
+            (&*path, options().iopoll(true).direct(false), ErrorKind::InvalidInput, "O_DIRECT"),
+        ] {
+            let error = block::open(target, &options).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        assert!(!missing.exists(), "a failed open leaves nothing behind");
+        let device = block::open(&path, &options().whole_blocks(true)).unwrap();
+        assert_eq!(device.block_count(), 2);
+    }
+}
+
+#[test]
+fn a_device_is_exclusive_until_it_is_closed_and_free_at_once_after() {
+    let directory = common::directory();
+    let path = directory.path().join("disk");
+    let link = directory.path().join("link");
+    symlink(&path, &link).unwrap();
+    for backend in backends() {
+        let options = Options::new().backend(backend).queue_depth(4);
+        drop(create(&path, backend, 8));
+        for lap in 0..1000 {
+            let device = block::open(&path, &options).unwrap_or_else(|error| panic!("lap {lap}: {error}"));
+            device.write_block(lap % 8, &[lap as u8; 4096]).unwrap();
+            if lap % 100 == 0 {
+                let error = block::open(&link, &options).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Busy);
+                assert!(error.to_string().contains("in use"), "{error}");
+                assert_eq!(block::open(&path, &options.clone().read_only(true)).unwrap_err().kind(), ErrorKind::Busy);
+                block::open(&path, &options.clone().exclusive(false)).unwrap();
+            }
+            device.close().unwrap();
+        }
+        // Readers share.
+        let reader = options.clone().read_only(true);
+        let (one, two) = (block::open(&path, &reader).unwrap(), block::open(&path, &reader).unwrap());
+        let mut block = vec![0; 4096];
+        one.read_block(0, &mut block).unwrap();
+        let error = two.write_block(0, &block).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ReadOnly);
+        two.flush().unwrap();
+        assert_eq!(block::open(&path, &options).unwrap_err().kind(), ErrorKind::Busy);
+    }
+}
+
+#[test]
+fn a_truncated_target_is_an_error_and_no_stale_data() {
+    let directory = common::directory();
+    let path = directory.path().join("disk");
+    for backend in backends() {
+        let device = create(&path, backend, 16);
+        device.write_run(0, &[7; 16 * 4096]).unwrap();
+        device.flush().unwrap();
+        for length in [4 * 4096, 4 * 4096 + 512, 4 * 4096 + 100] {
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_len(length).unwrap();
+            let mut buffer = vec![0xee; 8 * 4096];
+            let error = device.read_run(2, &mut buffer).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::EndOfDevice, "{backend} {length}: {error}");
+            assert!(error.to_string().contains("truncated"), "{error}");
+            assert_eq!(device.read_block(9, &mut buffer[..4096]).unwrap_err().kind(), ErrorKind::EndOfDevice);
+            device.read_block(3, &mut buffer[..4096]).unwrap();
+            assert!(buffer[..4096].iter().all(|byte| *byte == 7));
+        }
+        let error = std::io::Error::from(device.read_block(9, &mut [0; 4096]).unwrap_err());
+        assert_eq!(error.kind(), IoErrorKind::UnexpectedEof);
+    }
+}
+
+#[test]
+fn a_forbidden_fallback_is_an_error_with_the_reason() {
+    let directory = common::directory();
+    let path = directory.path().join("disk");
+    let options = Options::new().backend(Backend::Uring).create(4096);
+    match (sysuring::available(), block::open(&path, &options)) {
+        (Ok(()), Ok(device)) => assert!(device.fallback_reason().is_none()),
+        (Err(reason), Err(error)) => {
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert_eq!(error.to_string(), reason.to_string());
+        }
+        (available, opened) => panic!("{available:?} but {opened:?}"),
+    }
+}
+
+#[test]
+fn odd_options_work_or_are_reported() {
+    let directory = common::directory();
+    for backend in backends() {
+        for (name, options) in [
+            ("iopoll", Options::new().iopoll(true)),
+            ("sqpoll", Options::new().sqpoll(std::time::Duration::from_millis(10))),
+            ("small pool", Options::new().pool_size(1)),
+            ("deep", Options::new().queue_depth(4096)),
+            ("depth 1", Options::new().queue_depth(1)),
+        ] {
+            let path = directory.path().join(format!("{backend}-{name}"));
+            let device = block::open(&path, &options.backend(backend).create(100 * 4096)).unwrap();
+            let data = pattern(5, 100 * 4096 + 1);
+            let mut requests: Vec<WriteRequest> =
+                data[1..].chunks(4096).enumerate().map(|(block, data)| WriteRequest::new(block as u64, data)).collect();
+            device.write_blocks(&mut requests).unwrap();
+            let mut back = vec![0; 100 * 4096 + 1];
+            device.read_run(0, &mut back[1..]).unwrap();
+            assert_eq!(back[1..], data[1..], "{backend} {name}");
+            if backend == Backend::Uring && name == "iopoll" {
+                // Where the disk can be polled it is; where not, that is said.
+                println!("{}", device.report());
+            }
+        }
+    }
+}

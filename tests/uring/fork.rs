@@ -1,0 +1,94 @@
+//! R12: in the child of a fork the ring is its parent's.
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
+use sysuring::{ErrorKind, Pool, RejectReason, Ring};
+
+use crate::common;
+
+/// Runs `child` in a forked child; it fails where that returns false or does not return.
+fn in_child(child: impl FnOnce() -> bool) {
+    // SAFETY: what the tests here do in the child allocates at most, which glibc supports after fork.
+    let id = unsafe { libc::fork() };
+    if id == 0 {
+        let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(false);
+        // SAFETY: ends the child without running the parent's destructors.
+        unsafe { libc::_exit(i32::from(!passed)) }
+    }
+    assert!(id > 0);
+    let mut status = 0;
+    // SAFETY: the child made above, once.
+    unsafe { libc::waitpid(id, &raw mut status, 0) };
+    assert_eq!(status, 0, "the child failed");
+}
+
+#[test]
+fn a_parents_ring_is_dead_in_the_child_and_goes_on_in_the_parent() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(2, 4096).unwrap();
+    ring.register_pool(&pool).unwrap();
+    let mut kept = pool.lease().unwrap();
+    kept.fill(7);
+    ring.read_fixed(&file, pool.lease().unwrap(), 4096, 0).unwrap();
+    ring.submit().unwrap();
+
+    in_child(|| {
+        let dead = ring.nop().is_err_and(|rejected| rejected.reason() == RejectReason::Forked)
+            && ring.submit().is_err_and(|error| error.kind() == ErrorKind::Forked)
+            && ring.completions().next().is_none()
+            && ring.get_sqe().is_none()
+            && ring.register_file(&reader).is_err();
+        // A lease is still memory, though not the parent's contents.
+        let wiped = kept.iter().all(|byte| *byte == 0);
+        kept.fill(9);
+        let mut own = Ring::with_entries(2).unwrap();
+        own.nop().unwrap();
+        let works = own.submit_and_wait(1).is_ok() && own.completions().count() == 1;
+        drop(ring);
+        dead && wiped && works
+    });
+
+    let mut ring = common::ring(8).unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    ring.read(&file, Pool::new(1, 64).unwrap().lease().unwrap(), 64, 0).unwrap();
+    writer.write_all(b"after").unwrap();
+    ring.submit_and_wait(1).unwrap();
+    assert_eq!(ring.completions().count(), 1);
+    assert!(kept.iter().all(|byte| *byte == 7), "the child's writes stay in the child");
+}
+
+#[test]
+fn what_the_child_does_reaches_nothing_of_the_parents() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(1, 4096).unwrap();
+    let ticket = ring.read(&file, pool.lease().unwrap(), 4096, 0).unwrap();
+    ring.submit().unwrap();
+    let parents = &mut ring;
+    in_child(move || parents.submit().is_err());
+    writer.write_all(b"for the parent").unwrap();
+    ring.submit_and_wait(1).unwrap();
+    let done = ring.completions().find_map(sysuring::Completion::into_done).unwrap();
+    assert_eq!(done.ticket(), ticket);
+    assert_eq!(done.result().unwrap(), 14, "what was in flight at the fork arrives in the parent");
+    assert_eq!(&done.into_buf().unwrap()[..14], b"for the parent");
+}
+
+#[test]
+fn a_daemon_that_reused_the_descriptor_keeps_its_file() {
+    let Some(ring) = common::ring(8) else { return };
+    // SAFETY: reads a plain field of the ring.
+    let descriptor = unsafe { (*ring.as_raw()).ring_fd };
+    in_child(move || {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: what a daemon does that closes all it inherited, and opens something of its own in its place.
+        unsafe { libc::dup2(null.as_raw_fd(), descriptor) };
+        drop(ring);
+        // SAFETY: asks about a descriptor.
+        unsafe { libc::fcntl(descriptor, libc::F_GETFD) >= 0 }
+    });
+}

@@ -1,0 +1,189 @@
+//! What happens when a thread can't get a ring, or can't enter the one that it has, after the device was opened.
+//!
+//! Limits and filters are those of a process, so each case runs in a child: the test starts itself again.
+
+use std::process::Command;
+
+use sysuring::block::{self, Backend, BlockDevice, Device, Options, ReadRequest};
+use sysuring::{Reason, ThreadRings};
+
+use crate::common::{self, pattern};
+
+const CHILD: &str = "SYSURING_TEST_CHILD";
+const BLOCKS: usize = 64;
+
+/// Runs `scenario` in a process of its own, with a device that has a pattern on it.
+#[track_caller]
+fn in_process(name: &str, scenario: impl FnOnce(&Device, &[u8])) {
+    if let Err(reason) = sysuring::available() {
+        return common::skip(reason);
+    }
+    if std::env::var_os(CHILD).is_some_and(|child| child == name) {
+        let directory = common::directory();
+        let options = Options::new().backend(Backend::Uring).create(BLOCKS as u64 * 4096).queue_depth(8);
+        let device = block::open(directory.path().join("disk"), &options).unwrap();
+        let data = pattern(3, BLOCKS * 4096);
+        device.write_run(0, &data).unwrap();
+        scenario(&device, &data);
+        return;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("uring::late::{name}"), "--nocapture"])
+        .env(CHILD, name)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{name}: {}\n{text}", output.status);
+}
+
+fn read_all(device: &Device) -> Vec<u8> {
+    let mut back = vec![0; BLOCKS * 4096 + 1];
+    let mut requests: Vec<ReadRequest> =
+        back[1..].chunks_mut(4096).enumerate().map(|(block, buffer)| ReadRequest::new(block as u64, buffer)).collect();
+    device.read_blocks(&mut requests).unwrap();
+    back.remove(0);
+    back
+}
+
+fn report_says(device: &Device, words: &[&str]) {
+    let report = device.report().to_string();
+    for word in words {
+        assert!(report.contains(word), "no {word:?} in: {report}");
+    }
+}
+
+/// Makes io_uring's system calls fail with `errno` in this thread and those that it starts.
+fn deny(errno: i32) {
+    use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
+
+    let statement = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let equals = |k: i64, jt| sock_filter { code: (BPF_JMP | BPF_JEQ | BPF_K) as u16, jt, jf: 0, k: k as u32 };
+    let mut filter = [
+        statement(BPF_LD | BPF_W | BPF_ABS, 0),
+        equals(libc::SYS_io_uring_setup, 3),
+        equals(libc::SYS_io_uring_enter, 2),
+        equals(libc::SYS_io_uring_register, 1),
+        statement(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW),
+        statement(BPF_RET | BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the filter is read during the call.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
+    }
+}
+
+fn limit(resource: libc::__rlimit_resource_t, value: u64) {
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+    // SAFETY: the limit is read during the call.
+    assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
+}
+
+#[test]
+fn too_many_files_for_a_ring_of_its_own() {
+    in_process("too_many_files_for_a_ring_of_its_own", |device, data| {
+        ThreadRings::set_limit(64);
+        limit(libc::RLIMIT_NOFILE, 0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert_eq!(read_all(device), data));
+            }
+        });
+        assert_eq!(device.backend(), Backend::Uring);
+        report_says(device, &["no ring of its own", "EMFILE", "a shared one"]);
+        assert!(!device.report().to_string().contains("pread"), "{}", device.report());
+    });
+}
+
+#[test]
+fn no_memory_for_a_ring_of_its_own() {
+    in_process("no_memory_for_a_ring_of_its_own", |device, data| {
+        // SAFETY: no memory is passed.
+        if unsafe { libc::setgid(65534) | libc::setuid(65534) } != 0 {
+            return common::skip("only root can become an ordinary user");
+        }
+        ThreadRings::set_limit(64);
+        limit(libc::RLIMIT_MEMLOCK, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(read_all(device), data));
+        });
+        if sysuring::Ring::with_entries(2).is_ok() {
+            return common::skip("this kernel charges rings to no limit");
+        }
+        report_says(device, &["no ring of its own", "ENOMEM", "RLIMIT_MEMLOCK", "a shared one"]);
+    });
+}
+
+fn a_filter_came_after(errno: i32, name: &str, word: &str) {
+    in_process(name, |device, data| {
+        ThreadRings::set_limit(64);
+        std::thread::scope(|scope| {
+            // A thread that never had a ring.
+            scope.spawn(|| {
+                deny(errno);
+                assert_eq!(read_all(device), data);
+                device.write_block(1, &data[4096..8192]).unwrap();
+            });
+            // One that has, and can't enter it any more.
+            scope.spawn(|| {
+                assert_eq!(read_all(device), data);
+                deny(errno);
+                for _ in 0..3 {
+                    assert_eq!(read_all(device), data);
+                }
+                device.write_run(0, data).unwrap();
+                device.flush().unwrap();
+            });
+        });
+        report_says(device, &["no ring of its own", "seccomp", "can't use io_uring", word, "it uses pread/pwrite"]);
+        assert!(device.report().registered_buffers, "the other threads' rings have them");
+        let before = device.report();
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(read_all(device), data));
+        });
+        assert_eq!(read_all(device), data);
+        assert_eq!(device.report(), before, "threads without the filter go on with their rings");
+        assert!(sysuring::available().is_ok());
+    });
+}
+
+#[test]
+fn a_filter_with_eperm_came_after() {
+    a_filter_came_after(libc::EPERM, "a_filter_with_eperm_came_after", "EPERM");
+}
+
+#[test]
+fn a_filter_with_enosys_came_after() {
+    a_filter_came_after(libc::ENOSYS, "a_filter_with_enosys_came_after", "ENOSYS");
+}
+
+#[test]
+fn too_many_files_is_asked_about_again() {
+    // The library is loaded and asked by `in_process` before this; an answer that is kept would hide what is tested, so the
+    // limit is set in a process that asks for the first time.
+    const NAME: &str = "uring::late::too_many_files_is_asked_about_again";
+    if std::env::var_os(CHILD).is_none() {
+        if let Err(reason) = sysuring::available() {
+            return common::skip(reason);
+        }
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let status = child.args(["--exact", NAME]).env(CHILD, "available").status().unwrap();
+        assert!(status.success());
+        return;
+    }
+    let load = sysuring::Library::get();
+    assert!(load.is_loaded());
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limits are written and read during the calls.
+    let reason = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut old);
+        let low = libc::rlimit { rlim_cur: 0, ..old };
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const low);
+        let reason = sysuring::available();
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const old);
+        reason
+    };
+    assert_eq!(reason.unwrap_err().reason(), Reason::TooManyFiles);
+    sysuring::available().unwrap();
+}

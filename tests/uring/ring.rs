@@ -1,0 +1,368 @@
+//! The ring of one thread: operations, rejections, tags.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use sysuring::{Completion, Done, ErrorKind, Pool, RejectReason, Ring, SqeFlags, Ticket, UserData, sys};
+
+use crate::common::{self, patterned_file};
+
+fn wait_for(ring: &mut Ring, count: usize) -> Vec<Done> {
+    let mut done = Vec::new();
+    while done.len() < count {
+        ring.submit_and_wait(1).unwrap();
+        done.extend(ring.completions().filter_map(Completion::into_done));
+    }
+    done
+}
+
+#[test]
+fn reads_and_writes_round_trip_registered_and_not() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let directory = common::directory();
+    let path = directory.path().join("file");
+    let contents = patterned_file(&path, 16384);
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let file = ring.register_file(&file).unwrap();
+    let pool = Pool::new(4, 4096).unwrap();
+    ring.register_pool(&pool).unwrap();
+
+    let fixed = ring.read_fixed(&file, pool.lease().unwrap(), 4096, 4096).unwrap();
+    let plain = ring.read(&file, pool.lease().unwrap(), 1000, 8192).unwrap();
+    assert_eq!(ring.in_flight(), 2);
+    for done in wait_for(&mut ring, 2) {
+        let (ticket, read) = (done.ticket(), done.result().unwrap() as usize);
+        let buf = done.into_buf().unwrap();
+        let at = if ticket == fixed { 4096 } else { 8192 };
+        assert!(ticket == fixed || ticket == plain);
+        assert_eq!(buf[..read], contents[at..at + read]);
+        assert_eq!(read, if ticket == fixed { 4096 } else { 1000 });
+    }
+    assert_eq!(ring.in_flight(), 0);
+
+    let mut buf = pool.lease().unwrap();
+    buf.fill(0xc3);
+    ring.write_fixed(&file, buf, 512, 0).unwrap();
+    let mut buf = pool.lease().unwrap();
+    buf.fill(0x3c);
+    ring.write(&file, buf, 512, 512).unwrap();
+    assert!(wait_for(&mut ring, 2).iter().all(|done| done.result().unwrap() == 512));
+    ring.fsync(&file, true).unwrap();
+    ring.fallocate(&file, 0, 0, 32768).unwrap();
+    assert!(wait_for(&mut ring, 2).iter().all(|done| done.raw_result() == 0));
+    let now = std::fs::read(&path).unwrap();
+    assert_eq!(now.len(), 32768);
+    assert!(now[..512].iter().all(|byte| *byte == 0xc3) && now[512..1024].iter().all(|byte| *byte == 0x3c));
+}
+
+#[test]
+fn what_is_rejected_comes_back_with_the_reason() {
+    let Some(mut ring) = common::ring(2) else { return };
+    let mut other = Ring::with_entries(2).unwrap();
+    let file = File::open("/proc/self/exe").unwrap();
+    let (here, there) = (ring.register_file(&file).unwrap(), other.register_file(&file).unwrap());
+    let (pool, foreign) = (Pool::new(8, 4096).unwrap(), Pool::new(1, 4096).unwrap());
+    ring.register_pool(&pool).unwrap();
+
+    let rejected = ring.read_fixed(&there, pool.lease().unwrap(), 1, 0).unwrap_err();
+    assert_eq!(rejected.reason(), RejectReason::ForeignFile);
+    let rejected = ring.read_fixed(&here, rejected.into_inner(), 4097, 0).unwrap_err();
+    assert_eq!(rejected.reason(), RejectReason::TooLong);
+    let rejected = ring.write_fixed(&here, foreign.lease().unwrap(), 1, 0).unwrap_err();
+    assert_eq!(rejected.reason(), RejectReason::ForeignPool);
+    assert!(rejected.to_string().contains("register_pool"), "{rejected}");
+    drop(rejected);
+    assert!(foreign.lease().is_some(), "the lease came back");
+
+    for _ in 0..2 {
+        ring.read_fixed(&here, pool.lease().unwrap(), 512, 0).unwrap();
+    }
+    let rejected = ring.read_fixed(&here, pool.lease().unwrap(), 512, 0).unwrap_err();
+    assert_eq!(rejected.reason(), RejectReason::QueueFull);
+    ring.submit().unwrap();
+    for _ in 0..2 {
+        ring.read_fixed(&here, pool.lease().unwrap(), 512, 0).unwrap();
+    }
+    ring.submit().unwrap();
+    let rejected = ring.nop().unwrap_err();
+    assert_eq!(rejected.reason(), RejectReason::TableFull, "R11: no more in flight than completions fit");
+    assert_eq!(ring.cq_entries(), 4);
+    assert_eq!(wait_for(&mut ring, 4).len(), 4);
+}
+
+#[test]
+fn a_forgotten_iterator_replays_nothing() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let tickets: Vec<Ticket> = (0..4).map(|_| ring.nop().unwrap()).collect();
+    ring.submit_and_wait(4).unwrap();
+    let mut completions = ring.completions();
+    let first = completions.next().and_then(Completion::into_done).unwrap().ticket();
+    let _ = ManuallyDrop::new(completions);
+    let rest: Vec<Ticket> = ring.completions().filter_map(Completion::into_done).map(|done| done.ticket()).collect();
+    assert_eq!((first, &rest[..]), (tickets[0], &tickets[1..]));
+}
+
+#[test]
+fn an_abandoned_entry_is_never_executed() {
+    let Some(mut ring) = common::ring(4) else { return };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(1, 64).unwrap();
+    // Every entry of the queue once held a read of the pipe.
+    for _ in 0..4 {
+        writer.write_all(b"x").unwrap();
+        ring.read(&file, pool.lease().unwrap(), 1, 0).unwrap();
+        wait_for(&mut ring, 1);
+    }
+    writer.write_all(b"y").unwrap();
+    drop(ring.get_sqe().unwrap());
+    let _ = ManuallyDrop::new(ring.get_sqe().unwrap());
+    assert_eq!(ring.submit().unwrap(), 0);
+    let mut left = [0; 2];
+    assert_eq!((&reader).read(&mut left).unwrap(), 1);
+    assert_eq!(left[0], b'y');
+}
+
+#[test]
+fn raw_entries_share_the_ring_under_their_own_tag() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let ticket = ring.nop().unwrap();
+    let data = UserData::new(0x1234_5678_9abc).unwrap();
+    ring.get_sqe().unwrap().prep_nop().set_data64(data).set_flags(SqeFlags::ASYNC);
+    ring.submit_and_wait(2).unwrap();
+    let (mut raw, mut done) = (Vec::new(), Vec::new());
+    for completion in ring.completions() {
+        match completion {
+            Completion::Raw(cqe) => raw.push(cqe.user_data()),
+            Completion::Done(operation) => done.push(operation.ticket()),
+            _ => unreachable!(),
+        }
+    }
+    assert_eq!((raw, done), (vec![data.get()], vec![ticket]));
+    for forged in [1 << 62, 1 << 63, u64::MAX] {
+        assert_eq!(UserData::new(forged), None, "R4");
+    }
+}
+
+#[test]
+fn raw_operations_do_what_c_does() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let directory = common::directory();
+    let path = directory.path().join("file");
+    let contents = patterned_file(&path, 8192);
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let descriptor = file.as_raw_fd();
+    let mut buffers = vec![vec![0_u8; 4096]; 2];
+    let iovecs: Vec<libc::iovec> = buffers
+        .iter_mut()
+        .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() })
+        .collect();
+    // SAFETY: the buffers live until every completion was taken below.
+    unsafe { ring.register_buffers(&iovecs) }.unwrap();
+    // SAFETY: the same.
+    let again = unsafe { ring.register_buffers(&iovecs) }.unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::Busy);
+    let one = |ring: &mut Ring| -> i32 {
+        ring.submit_and_wait(1).unwrap();
+        match ring.completions().next() {
+            Some(Completion::Raw(cqe)) => cqe.raw_result(),
+            other => panic!("{other:?}"),
+        }
+    };
+    // SAFETY: the file stays open and the buffers live; each operation ends before the next begins.
+    unsafe {
+        ring.get_sqe().unwrap().prep_read_fixed(descriptor, buffers[0].as_mut_ptr(), 4096, 4096, 0);
+        assert_eq!(one(&mut ring), 4096);
+        assert_eq!(buffers[0], contents[4096..]);
+        ring.get_sqe().unwrap().prep_write_fixed(descriptor, buffers[0].as_ptr(), 100, 0, 0);
+        assert_eq!(one(&mut ring), 100);
+        ring.get_sqe().unwrap().prep_read(descriptor, buffers[1].as_mut_ptr(), 100, 0);
+        assert_eq!(one(&mut ring), 100);
+        assert_eq!(buffers[1][..100], contents[4096..4196]);
+        ring.get_sqe().unwrap().prep_write(descriptor, buffers[1].as_ptr(), 10, 8192);
+        assert_eq!(one(&mut ring), 10);
+        ring.get_sqe().unwrap().prep_fallocate(descriptor, 0, 0, 16384);
+        assert_eq!(one(&mut ring), 0);
+        ring.get_sqe().unwrap().prep_fsync(descriptor, sys::IORING_FSYNC_DATASYNC);
+        assert_eq!(one(&mut ring), 0);
+        // A regular file has no commands: the kernel says so, having understood the entry.
+        ring.get_sqe().unwrap().prep_uring_cmd(descriptor, 7, &[1; 200]);
+        assert_eq!(one(&mut ring), -libc::EOPNOTSUPP);
+    }
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 16384);
+    ring.get_sqe().unwrap().prep_cancel64(UserData::from(7), 0);
+    assert_eq!(one(&mut ring), -libc::ENOENT);
+    ring.unregister_buffers().unwrap();
+    assert_eq!(ring.unregister_buffers().unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_cancelled_read_gives_its_lease_back_with_its_own_completion() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(1, 64).unwrap();
+    let ticket = ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    ring.submit().unwrap();
+    assert!(pool.lease().is_none());
+    ring.cancel(ticket).unwrap();
+    let done = wait_for(&mut ring, 1).pop().unwrap();
+    assert_eq!(done.ticket(), ticket);
+    assert_eq!(done.result().unwrap_err().kind(), ErrorKind::Cancelled);
+    drop(done);
+    assert!(pool.lease().is_some());
+    ring.cancel(ticket).unwrap();
+    let again = ring.nop().unwrap();
+    assert_eq!(wait_for(&mut ring, 1)[0].ticket(), again, "an old ticket cancels nothing and says nothing");
+}
+
+#[test]
+fn a_file_stays_until_its_last_operation_and_goes_after() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    drop(reader);
+    let pool = Pool::new(1, 64).unwrap();
+    ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    // Dropped before the submit: the index must not be given to the next file.
+    let index = file.index();
+    drop(file);
+    let other = ring.register_file(&File::open("/dev/null").unwrap()).unwrap();
+    assert_ne!(other.index(), index);
+    ring.submit().unwrap();
+    writer.write_all(b"hello").unwrap();
+    let done = wait_for(&mut ring, 1).pop().unwrap();
+    assert_eq!(done.result().unwrap(), 5);
+    assert_eq!(&done.into_buf().unwrap()[..5], b"hello");
+    ring.submit().unwrap();
+    let started = Instant::now();
+    while writer.write_all(b"x").is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(10), "the ring still holds the reading end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(ring.register_file(&other_end()).unwrap().index(), index, "the place is free again");
+}
+
+fn other_end() -> impl AsFd {
+    File::open("/dev/null").unwrap()
+}
+
+#[test]
+fn pools_come_and_go_and_are_busy_while_in_flight() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(1, 4096).unwrap();
+    assert_eq!(ring.unregister_pool(&pool).unwrap_err().kind(), ErrorKind::ForeignPool);
+    ring.register_pool(&pool).unwrap();
+    ring.register_pool(&pool).unwrap();
+    ring.read_fixed(&file, pool.lease().unwrap(), 8, 0).unwrap();
+    ring.submit().unwrap();
+    assert_eq!(ring.unregister_pool(&pool).unwrap_err().kind(), ErrorKind::Busy);
+    writer.write_all(b"12345678").unwrap();
+    assert_eq!(wait_for(&mut ring, 1)[0].result().unwrap(), 8);
+    ring.unregister_pool(&pool).unwrap();
+    let rejected = ring.read_fixed(&file, pool.lease().unwrap(), 8, 0).unwrap_err();
+    assert_eq!(rejected.reason(), RejectReason::ForeignPool);
+    // Far more pools than places, one after the other: those that nobody has any more make room.
+    for _ in 0..600 {
+        ring.register_pool(&Pool::new(1, 4096).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn every_kind_of_ring_completes() {
+    let Some(_) = common::ring(1) else { return };
+    let builders = [
+        ("plain", Ring::builder(4)),
+        ("single issuer", Ring::builder(4).single_issuer(true).fall_back_flags(true)),
+        ("deferred", Ring::builder(4).defer_taskrun(true).fall_back_flags(true)),
+        ("cooperative", Ring::builder(4).coop_taskrun(true).fall_back_flags(true)),
+        ("big entries", Ring::builder(4).big_entries(true)),
+        ("polling thread", Ring::builder(4).sqpoll(Duration::from_millis(1))),
+        ("clamped", Ring::builder(1 << 20).clamp(true)),
+    ];
+    for (name, builder) in builders {
+        let mut ring = match builder.build() {
+            Ok(ring) => ring,
+            Err(error) => {
+                common::skip(format_args!("{name}: {error}"));
+                continue;
+            }
+        };
+        for lap in 0..100 {
+            // The polling thread falls asleep in between.
+            std::thread::sleep(Duration::from_micros(if lap % 10 == 0 { 3000 } else { 0 }));
+            let expected: Vec<Ticket> = (0..3).map(|_| ring.nop().unwrap()).collect();
+            let mut seen: Vec<Ticket> = wait_for(&mut ring, 3).iter().map(Done::ticket).collect();
+            seen.sort_by_key(|ticket| expected.iter().position(|known| known == ticket));
+            assert_eq!(seen, expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn completions_are_seen_without_waiting() {
+    let Some(_) = common::ring(1) else { return };
+    let mut ring = Ring::builder(4).defer_taskrun(true).fall_back_flags(true).build().unwrap();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(1, 64).unwrap();
+    ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    ring.submit().unwrap();
+    writer.write_all(b"late").unwrap();
+    let started = Instant::now();
+    let done = loop {
+        if let Some(done) = ring.completions().find_map(Completion::into_done) {
+            break done;
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "a deferred completion never came");
+    };
+    assert_eq!(done.result().unwrap(), 4);
+}
+
+#[test]
+fn setup_errors_say_what_is_wrong() {
+    let Some(_) = common::ring(1) else { return };
+    let error = Ring::with_entries(0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("0 entries"), "{error}");
+    let error = Ring::builder(4).defer_taskrun(true).build_shared().unwrap_err();
+    assert!(error.to_string().contains("shared ring"), "{error}");
+    let error = Ring::builder(4).sqpoll(Duration::ZERO).sqpoll_cpu(1 << 20).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn shutdown_waits_and_gives_up_in_time() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(1, 64).unwrap();
+    ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    writer.write_all(b"x").unwrap();
+    ring.shutdown(Duration::from_secs(10)).unwrap();
+    assert!(pool.lease().is_some(), "drained: the lease is back");
+
+    let mut ring = Ring::with_entries(8).unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    let started = Instant::now();
+    assert_eq!(ring.shutdown(Duration::from_millis(50)).unwrap_err().kind(), ErrorKind::TimedOut);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(pool.lease().is_none(), "not drained: the slot is not given out again");
+}
+
+#[test]
+fn what_was_never_submitted_comes_back_when_the_ring_is_dropped() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let file = ring.register_file(&File::open("/proc/self/exe").unwrap()).unwrap();
+    let pool = Pool::new(2, 64).unwrap();
+    ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    drop(ring);
+    assert!(pool.lease().is_some() && pool.lease().is_some());
+}
