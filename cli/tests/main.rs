@@ -1,0 +1,13 @@
+//! Runs the program as its users do.
+#![allow(clippy::doc_markdown, reason = "as in the program")]
+
+mod common;
+mod copy;
+mod demo;
+#[cfg(target_os = "linux")]
+mod disks;
+mod errors;
+#[cfg(target_os = "linux")]
+mod fallback;
+mod info;
+mod terminal;
