@@ -50,3 +50,15 @@ pub fn ring(entries: u32) -> Option<sysuring::Ring> {
         }
     }
 }
+
+/// The reading and the writing end of a pipe.
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+pub fn pipe() -> (std::fs::File, std::fs::File) {
+    use std::os::fd::FromRawFd;
+
+    let mut ends = [0; 2];
+    // SAFETY: room for the two descriptors that the call makes.
+    assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    // SAFETY: made just now, and owned by nobody else.
+    ends.map(|end| unsafe { std::fs::File::from_raw_fd(end) }).into()
+}

@@ -151,7 +151,7 @@ fn a_slot_in_flight_is_not_leased_again_after_its_ring_was_dropped() {
 #[test]
 fn nothing_is_overwritten_while_a_child_holds_the_ring() {
     let Some(mut ring) = common::ring(8) else { return };
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = common::pipe();
     let file = ring.register_file(&reader).unwrap();
     let pool = Pool::new(1, 4096).unwrap();
     let mut buf = pool.lease().unwrap();
@@ -187,7 +187,7 @@ fn nothing_is_overwritten_while_a_child_holds_the_ring() {
 #[test]
 fn a_forgotten_ring_and_forgotten_leases_are_leaks_and_no_more() {
     let Some(mut ring) = common::ring(8) else { return };
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = common::pipe();
     let file = ring.register_file(&reader).unwrap();
     let pool = Pool::new(3, 4096).unwrap();
     ring.read(&file, pool.lease().unwrap(), 4096, 0).unwrap();
@@ -206,7 +206,7 @@ fn a_forgotten_ring_and_forgotten_leases_are_leaks_and_no_more() {
 #[test]
 fn a_ring_dropped_by_a_panic_lets_nothing_be_overwritten() {
     let Some(ring) = common::ring(8) else { return };
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = common::pipe();
     let pool = Pool::new(1, 4096).unwrap();
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut ring = ring;

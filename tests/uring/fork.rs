@@ -26,7 +26,7 @@ fn in_child(child: impl FnOnce() -> bool) {
 #[test]
 fn a_parents_ring_is_dead_in_the_child_and_goes_on_in_the_parent() {
     let Some(mut ring) = common::ring(8) else { return };
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = common::pipe();
     let file = ring.register_file(&reader).unwrap();
     let pool = Pool::new(2, 4096).unwrap();
     ring.register_pool(&pool).unwrap();
@@ -63,7 +63,7 @@ fn a_parents_ring_is_dead_in_the_child_and_goes_on_in_the_parent() {
 #[test]
 fn what_the_child_does_reaches_nothing_of_the_parents() {
     let Some(mut ring) = common::ring(8) else { return };
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = common::pipe();
     let file = ring.register_file(&reader).unwrap();
     let pool = Pool::new(1, 4096).unwrap();
     let ticket = ring.read(&file, pool.lease().unwrap(), 4096, 0).unwrap();

@@ -108,7 +108,7 @@ fn a_forgotten_iterator_replays_nothing() {
 #[test]
 fn an_abandoned_entry_is_never_executed() {
     let Some(mut ring) = common::ring(4) else { return };
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = common::pipe();
     let file = ring.register_file(&reader).unwrap();
     let pool = Pool::new(1, 64).unwrap();
     // Every entry of the queue once held a read of the pipe.
@@ -202,7 +202,7 @@ fn raw_operations_do_what_c_does() {
 #[test]
 fn a_cancelled_read_gives_its_lease_back_with_its_own_completion() {
     let Some(mut ring) = common::ring(8) else { return };
-    let (reader, _writer) = std::io::pipe().unwrap();
+    let (reader, _writer) = common::pipe();
     let file = ring.register_file(&reader).unwrap();
     let pool = Pool::new(1, 64).unwrap();
     let ticket = ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
@@ -222,7 +222,7 @@ fn a_cancelled_read_gives_its_lease_back_with_its_own_completion() {
 #[test]
 fn a_file_stays_until_its_last_operation_and_goes_after() {
     let Some(mut ring) = common::ring(8) else { return };
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = common::pipe();
     let file = ring.register_file(&reader).unwrap();
     drop(reader);
     let pool = Pool::new(1, 64).unwrap();
@@ -253,7 +253,7 @@ fn other_end() -> impl AsFd {
 #[test]
 fn pools_come_and_go_and_are_busy_while_in_flight() {
     let Some(mut ring) = common::ring(8) else { return };
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = common::pipe();
     let file = ring.register_file(&reader).unwrap();
     let pool = Pool::new(1, 4096).unwrap();
     assert_eq!(ring.unregister_pool(&pool).unwrap_err().kind(), ErrorKind::ForeignPool);
@@ -308,7 +308,7 @@ fn every_kind_of_ring_completes() {
 fn completions_are_seen_without_waiting() {
     let Some(_) = common::ring(1) else { return };
     let mut ring = Ring::builder(4).defer_taskrun(true).fall_back_flags(true).build().unwrap();
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = common::pipe();
     let file = ring.register_file(&reader).unwrap();
     let pool = Pool::new(1, 64).unwrap();
     ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
@@ -339,7 +339,7 @@ fn setup_errors_say_what_is_wrong() {
 #[test]
 fn shutdown_waits_and_gives_up_in_time() {
     let Some(mut ring) = common::ring(8) else { return };
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = common::pipe();
     let file = ring.register_file(&reader).unwrap();
     let pool = Pool::new(1, 64).unwrap();
     ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();

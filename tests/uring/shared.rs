@@ -44,8 +44,8 @@ fn a_thread_that_waits_long_holds_nobody_up() {
     let Some(_) = common::ring(1) else { return };
     let ring = Ring::builder(8).build_shared().unwrap();
     let pool = Pool::new(2, 64).unwrap();
-    let (slow, mut slow_writer) = std::io::pipe().unwrap();
-    let (fast, mut fast_writer) = std::io::pipe().unwrap();
+    let (slow, mut slow_writer) = common::pipe();
+    let (fast, mut fast_writer) = common::pipe();
     let (slow, fast) = (ring.register_file(&slow).unwrap(), ring.register_file(&fast).unwrap());
     std::thread::scope(|scope| {
         let (ring, pool) = (&ring, &pool);
