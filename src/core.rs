@@ -185,7 +185,7 @@ impl Core {
         let seed = RINGS_MADE.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9);
         let core = Self {
             ring,
-            table: Table::new(params.cq_entries, seed),
+            table: Table::new(params.cq_entries << u32::from(cfg!(sysuring_break = "r11_limit")), seed),
             mark,
             poisoned: false,
             raw_in_flight: 0,
@@ -275,6 +275,9 @@ impl Core {
         let sqe = unsafe { sq.sqes.add(index) };
         // SAFETY: the kernel consumed this entry (the head is past it) and reads it again only after the tail moved.
         unsafe { ptr::write_bytes(sqe, 0, 1 << self.sqe_shift) };
+        if cfg!(sysuring_break = "r6_tail") {
+            self.commit();
+        }
         NonNull::new(sqe)
     }
 

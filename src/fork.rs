@@ -47,7 +47,7 @@ impl ForkMark {
     /// False in a child of the process that made the mark.
     #[inline]
     pub(crate) fn is_alive(self) -> bool {
-        self.0.load(Ordering::Relaxed) == ALIVE
+        self.0.load(Ordering::Relaxed) == ALIVE || cfg!(sysuring_break = "r12_fork")
     }
 }
 

@@ -22,6 +22,11 @@
 //! * `block` (default): the block device.
 #![cfg_attr(not(all(uring, feature = "block")), allow(rustdoc::broken_intra_doc_links))]
 
+/// The examples of the README are compiled.
+#[cfg(all(doctest, uring, feature = "block"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod available;
 mod error;
 mod library;

@@ -214,14 +214,15 @@ impl Table {
         let ticket = Ticket(user_data);
         let entry = self.entries.get(ticket.slot() as usize)?;
         let in_flight = matches!(entry.state, State::InFlight | State::InFlightSilent);
-        (in_flight && entry.generation == ticket.generation()).then_some((ticket.slot(), entry.state))
+        let is_same = entry.generation == ticket.generation() || cfg!(sysuring_break = "r4_generation");
+        (in_flight && is_same).then_some((ticket.slot(), entry.state))
     }
 
     /// Accounts for a CQE and hands out the operation where it was the final one.
     #[inline]
     pub(crate) fn complete(&mut self, user_data: u64, result: i32, flags: u32) -> Completed {
         let Some((slot, state)) = self.find(user_data) else { return Completed::Unknown };
-        if flags & liburing_sys::IORING_CQE_F_MORE != 0 {
+        if flags & liburing_sys::IORING_CQE_F_MORE != 0 && !cfg!(sysuring_break = "r2_more") {
             return Completed::More;
         }
         self.in_flight -= 1;
