@@ -135,6 +135,12 @@ mod linux {
             }
         }
 
+        /// A reason that is none of io_uring's.
+        #[cfg(feature = "block")]
+        pub(crate) fn other(error: &Error) -> Self {
+            Self::new(Reason::Other, error.to_string())
+        }
+
         /// The reason why liburing could not be loaded.
         pub(crate) fn from_load(error: &sys::LoadError) -> Self {
             let reason = match error {

@@ -53,11 +53,13 @@ pub(crate) fn for_each_batch<State>(
 
     let threads = plan.threads.min(usize::try_from(batches).unwrap_or(usize::MAX));
     let errors: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .filter_map(|thread| thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload)).err())
-            .collect()
+        // This thread works as well; where there may be no more of them, those that there are do all of it.
+        let others: Vec<_> =
+            (1..threads).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let own = work();
+        let others =
+            others.into_iter().map(|thread| thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload)));
+        [own].into_iter().chain(others).filter_map(Result::err).collect()
     });
     match errors.into_iter().min_by_key(|(batch, _)| *batch) {
         None => Ok(()),

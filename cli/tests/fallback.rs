@@ -52,6 +52,32 @@ fn assert_falls_back(directory: &Path, run: impl Fn() -> Command, one_of: &[&str
     assert_says(&demo(&["--backend", "uring"]).failed_with(&[]).errors, one_of);
 }
 
+/// A library of that name and older than 2.3, which began to export what is looked for.
+#[test]
+fn the_library_is_too_old() {
+    match is_linked() {
+        Some(false) => {}
+        _ => return skip("this program is linked to liburing, and would not start"),
+    }
+    let directory = tempdir().unwrap();
+    let source = directory.path().join("old.c");
+    fs::write(&source, "int io_uring_queue_init(void) { return -38; }\n").unwrap();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-Wl,-soname,liburing.so.2", "-o"])
+        .arg(directory.path().join("liburing.so.2"))
+        .arg(&source)
+        .status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        return skip("no C compiler");
+    }
+    let run = || {
+        let mut command = Command::new(PROGRAM);
+        command.env("LD_LIBRARY_PATH", directory.path());
+        command
+    };
+    assert_falls_back(directory.path(), run, &["2.3"]);
+}
+
 /// The program where system calls fail with `errno`, as in a sandbox.
 fn sandboxed(calls: &[libc::c_long], errno: i32) -> Command {
     let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };

@@ -167,7 +167,10 @@ pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Device> {
 fn open_uring(target: target::Target, options: &Options) -> Result<Device> {
     match UringBlockDevice::new(target, options) {
         Ok(device) => Ok(Device(Picked::Uring(device))),
-        Err((target, reason)) => fall_back(target, options, reason),
+        Err(refused) => {
+            let (target, reason) = *refused;
+            fall_back(target, options, reason)
+        }
     }
 }
 

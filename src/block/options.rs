@@ -100,7 +100,10 @@ impl Options {
         self
     }
 
-    /// Bytes of registered memory that unaligned data passes through, and that leases come from.
+    /// Bytes of registered memory that unaligned data passes through, and that [`BlockDevice::aligned_buffer`] gives out:
+    /// 1 GiB at most, and at least one block whatever is asked for.
+    ///
+    /// [`BlockDevice::aligned_buffer`]: crate::block::BlockDevice::aligned_buffer
     #[must_use]
     pub fn pool_size(mut self, bytes: usize) -> Self {
         self.pool_size = bytes;

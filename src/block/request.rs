@@ -1,22 +1,34 @@
 //! The items of a batch.
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::slice;
 
 use crate::error::{Error, Result};
 
 /// One run of blocks to read, as part of a batch.
-#[derive(Debug)]
+///
+/// The buffer is kept as an address: while the kernel writes to one part of it nobody may have a reference to the whole.
 pub struct ReadRequest<'a> {
-    pub(crate) block: u64,
-    pub(crate) buffer: &'a mut [u8],
-    pub(crate) result: Option<Result<()>>,
+    block: u64,
+    start: NonNull<u8>,
+    length: usize,
+    result: Option<Result<()>>,
+    buffer: PhantomData<&'a mut [u8]>,
 }
+
+// SAFETY: what it has is an exclusive borrow of bytes, which may be passed on and shared as one.
+unsafe impl Send for ReadRequest<'_> {}
+// SAFETY: as above; a shared `ReadRequest` only reads.
+unsafe impl Sync for ReadRequest<'_> {}
 
 impl<'a> ReadRequest<'a> {
     /// Reads from `block` on into `buffer`, a multiple of the block size long.
     #[must_use]
     pub fn new(block: u64, buffer: &'a mut [u8]) -> Self {
-        Self { block, buffer, result: None }
+        let length = buffer.len();
+        Self { block, start: NonNull::from(buffer).cast(), length, result: None, buffer: PhantomData }
     }
 
     /// The first block of the run.
@@ -28,7 +40,9 @@ impl<'a> ReadRequest<'a> {
     /// What was read, once the batch came back and [`ReadRequest::result`] is `Ok`.
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        self.buffer
+        // SAFETY: the slice that `new` was given, which this borrows exclusively. Nothing of it is in flight while anybody
+        // outside of a call can reach the request.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 
     /// How this request ended; `None` before its batch was read.
@@ -39,11 +53,10 @@ impl<'a> ReadRequest<'a> {
 }
 
 /// One run of blocks to write, as part of a batch.
-#[derive(Debug)]
 pub struct WriteRequest<'a> {
-    pub(crate) block: u64,
-    pub(crate) data: &'a [u8],
-    pub(crate) result: Option<Result<()>>,
+    block: u64,
+    data: &'a [u8],
+    result: Option<Result<()>>,
 }
 
 impl<'a> WriteRequest<'a> {
@@ -63,6 +76,26 @@ impl<'a> WriteRequest<'a> {
     #[must_use]
     pub fn result(&self) -> Option<&Result<()>> {
         self.result.as_ref()
+    }
+}
+
+impl fmt::Debug for ReadRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadRequest")
+            .field("block", &self.block)
+            .field("bytes", &self.length)
+            .field("result", &self.result)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WriteRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteRequest")
+            .field("block", &self.block)
+            .field("bytes", &self.data.len())
+            .field("result", &self.result)
+            .finish_non_exhaustive()
     }
 }
 
@@ -115,15 +148,14 @@ pub(crate) trait Request {
     /// Bytes.
     fn len(&self) -> usize;
     /// Where the data is or goes. Only a request that reads may be written through it.
-    fn address(&mut self) -> *mut u8;
+    fn address(&self) -> *mut u8;
     fn result(&self) -> Option<&Result<()>>;
     fn set_result(&mut self, result: Result<()>);
     /// Forgets the result of an earlier batch.
     #[cfg(uring)]
     fn clear(&mut self);
-    /// The result; the request has one.
     #[cfg(uring)]
-    fn into_result(self) -> Result<()>;
+    fn into_result(self) -> Option<Result<()>>;
 }
 
 impl Request for ReadRequest<'_> {
@@ -135,11 +167,11 @@ impl Request for ReadRequest<'_> {
     }
 
     fn len(&self) -> usize {
-        self.buffer.len()
+        self.length
     }
 
-    fn address(&mut self) -> *mut u8 {
-        self.buffer.as_mut_ptr()
+    fn address(&self) -> *mut u8 {
+        self.start.as_ptr()
     }
 
     fn set_result(&mut self, result: Result<()>) {
@@ -156,8 +188,8 @@ impl Request for ReadRequest<'_> {
     }
 
     #[cfg(uring)]
-    fn into_result(self) -> Result<()> {
-        self.result.expect("the batch that this request was in has ended")
+    fn into_result(self) -> Option<Result<()>> {
+        self.result
     }
 }
 
@@ -173,7 +205,7 @@ impl Request for WriteRequest<'_> {
         self.data.len()
     }
 
-    fn address(&mut self) -> *mut u8 {
+    fn address(&self) -> *mut u8 {
         self.data.as_ptr().cast_mut()
     }
 
@@ -191,8 +223,8 @@ impl Request for WriteRequest<'_> {
     }
 
     #[cfg(uring)]
-    fn into_result(self) -> Result<()> {
-        self.result.expect("the batch that this request was in has ended")
+    fn into_result(self) -> Option<Result<()>> {
+        self.result
     }
 }
 

@@ -11,6 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=65536;
 /// Deepest queue.
 const MAX_QUEUE_DEPTH: u32 = 4096;
+/// Largest pool, in bytes.
+const MAX_POOL_SIZE: usize = 1 << 30;
 /// What `alignment` is where nothing tells: a page, on every platform that we know.
 const PAGE: usize = 4096;
 
@@ -30,7 +32,8 @@ pub(crate) struct Target {
     pub(crate) queue_depth: u32,
     /// What was asked for and could not be had.
     pub(crate) degraded: Vec<String>,
-    locked: bool,
+    /// The process that holds the lock: the lock is one with a forked child's, which must not release it.
+    locked_by: Option<u32>,
 }
 
 /// The smallest units of a target, in bytes.
@@ -148,7 +151,7 @@ impl Target {
             read_only: options.read_only,
             queue_depth: options.queue_depth,
             degraded,
-            locked: options.exclusive,
+            locked_by: options.exclusive.then(std::process::id),
         })
     }
 
@@ -221,14 +224,16 @@ impl Target {
 
     /// Reads all of `buffer` at `offset` with `pread`.
     pub(crate) fn pread_exact(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<()> {
+        let mut setbacks = Setbacks::default();
         while !buffer.is_empty() {
             match sys::pread(&self.file, buffer, offset) {
                 Ok(0) => return Err(self.end_error("read", offset)),
                 Ok(read) => {
                     buffer = &mut buffer[read..];
                     offset += read as u64;
+                    setbacks = Setbacks::default();
                 }
-                Err(error) if is_passing(&error) => {}
+                Err(error) if is_passing(&error) && setbacks.may_try_again() => {}
                 Err(error) => return Err(Error::from_io(error, self.place("read", offset))),
             }
         }
@@ -237,14 +242,16 @@ impl Target {
 
     /// Writes all of `data` at `offset` with `pwrite`.
     pub(crate) fn pwrite_all(&self, mut data: &[u8], mut offset: u64) -> Result<()> {
+        let mut setbacks = Setbacks::default();
         while !data.is_empty() {
             match sys::pwrite(&self.file, data, offset) {
                 Ok(0) => return Err(self.end_error("write", offset)),
                 Ok(written) => {
                     data = &data[written..];
                     offset += written as u64;
+                    setbacks = Setbacks::default();
                 }
-                Err(error) if is_passing(&error) => {}
+                Err(error) if is_passing(&error) && setbacks.may_try_again() => {}
                 Err(error) => return Err(Error::from_io(error, self.place("write", offset))),
             }
         }
@@ -262,7 +269,7 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        if self.locked {
+        if self.locked_by == Some(std::process::id()) {
             // A file that the kernel still has a reference to (a ring that was closed a moment ago) would stay locked.
             sys::unlock(&self.file);
         }
@@ -281,6 +288,9 @@ fn check_options(options: &Options) -> Result<()> {
     }
     if options.queue_depth == 0 || options.queue_depth > MAX_QUEUE_DEPTH {
         return invalid(format!("queue depth {}: it must be from 1 to {MAX_QUEUE_DEPTH}", options.queue_depth));
+    }
+    if options.pool_size > MAX_POOL_SIZE {
+        return invalid(format!("pool size {}: it must be {MAX_POOL_SIZE} at most", options.pool_size));
     }
     if let Some(bytes) = options.create {
         if bytes % u64::from(options.block_size) != 0 && !options.whole_blocks {
@@ -332,6 +342,25 @@ fn in_use(path: &Path, error: io::Error) -> Error {
     let message =
         format!("{} is in use: another device, a mount or another program holds it; close that first", path.display());
     Error::new(ErrorKind::Busy, message)
+}
+
+/// How often in a row something had to be tried again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Setbacks(u32);
+
+impl Setbacks {
+    /// In a row; the last of them with a pause.
+    const MOST: u32 = 2000;
+    const AT_ONCE: u32 = 1000;
+
+    /// Counts one, and waits a moment where there were many: what does not pass in a second is an error.
+    pub(crate) fn may_try_again(&mut self) -> bool {
+        self.0 += 1;
+        if self.0 > Self::AT_ONCE {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.0 <= Self::MOST
+    }
 }
 
 /// Whether the same call may be made again at once.

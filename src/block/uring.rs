@@ -15,13 +15,13 @@
 use std::cell::Cell;
 use std::mem;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::block::file::Blocking;
 use crate::block::request::{Request, answer};
-use crate::block::target::Target as Opened;
+use crate::block::target::{Setbacks, Target as Opened};
 use crate::block::{AlignedBuffer, Backend, BatchError, BlockDevice, Options, ReadRequest, Report, WriteRequest};
 use crate::core::{Core, Operation, Target, is_passing, transfer_opcode};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +37,10 @@ const LONGEST_PIECE: usize = 1 << 20;
 const SMALLEST_SLOT: usize = 4096;
 /// O_DIRECT transfers go on at a multiple of this after a short one.
 const SECTOR: usize = 512;
+/// How often the kernel may give back a part that it did not begin.
+const MOST_TRIES: u32 = 3;
+/// How long a device uses `pread` and `pwrite` after it got something back that way.
+const REST: Duration = Duration::from_secs(30);
 /// How long completions are waited for on a ring that can't be entered any more.
 const LAST_RESORT: Duration = Duration::from_secs(60);
 
@@ -54,19 +58,22 @@ pub struct UringBlockDevice {
     unregistered: AtomicBool,
     /// What could not be had; one sentence of each kind.
     degraded: Mutex<Vec<String>>,
+    opened: Instant,
+    /// Until when `pread` and `pwrite` are used, in milliseconds since the device was opened.
+    rests_until: AtomicU64,
 }
 
 impl UringBlockDevice {
     /// Makes a ring and reads through it; where that does not work, gives the target back with the reason.
-    pub(crate) fn new(target: Opened, options: &Options) -> Result<Self, (Opened, Unavailable)> {
+    pub(crate) fn new(target: Opened, options: &Options) -> Result<Self, Box<(Opened, Unavailable)>> {
         if let Err(reason) = available() {
-            return Err((target, reason));
+            return Err(Box::new((target, reason)));
         }
         let slot_size = SMALLEST_SLOT.max(target.block_size as usize);
         let slots = u32::try_from(options.pool_size / slot_size).unwrap_or(u32::MAX - 1).max(1);
         let pool = match Pool::new(slots, slot_size) {
             Ok(pool) => pool,
-            Err(error) => return Err((target, Unavailable::from_error("map the device's pool", error))),
+            Err(error) => return Err(Box::new((target, Unavailable::other(&error)))),
         };
         let degraded = Mutex::new(target.degraded.clone());
         let mut device = Self {
@@ -77,10 +84,12 @@ impl UringBlockDevice {
             shared: [None, None],
             unregistered: AtomicBool::new(false),
             degraded,
+            opened: Instant::now(),
+            rests_until: AtomicU64::new(0),
         };
         match device.settle() {
             Ok(()) => Ok(device),
-            Err(reason) => Err((device.blocking.target, reason)),
+            Err(reason) => Err(Box::new((device.blocking.target, reason))),
         }
     }
 
@@ -140,8 +149,8 @@ impl UringBlockDevice {
             let mut requests = [ReadRequest::new(0, &mut block)];
             Transfer::new(self, &mut requests).drive(lane)?;
             let [request] = requests;
-            match request.result {
-                Some(Err(error)) if self.blocking.target.pread_exact(request.buffer, 0).is_ok() => Err(error),
+            match request.into_result() {
+                Some(Err(error)) if self.blocking.target.pread_exact(&mut block, 0).is_ok() => Err(error),
                 _ => Ok(()),
             }
         };
@@ -221,6 +230,10 @@ impl UringBlockDevice {
             }
         }
         let mut transfer = Transfer::new(self, requests);
+        if self.is_resting() {
+            transfer.finish_blocking();
+            return transfer.settle();
+        }
         let mut outcome = self.on_a_ring(|lane| transfer.drive(lane));
         if mem::take(&mut transfer.polling_refused) {
             if self.polls() {
@@ -232,7 +245,29 @@ impl UringBlockDevice {
             self.degrade(format!("a thread can't use io_uring ({error}); it uses pread/pwrite"));
             transfer.finish_blocking();
         }
+        if !transfer.by_hand.is_empty() {
+            self.rest();
+            transfer.finish_blocking();
+        }
         transfer.settle();
+    }
+
+    /// Whether io_uring is left alone for a while. One relaxed load where it never had to be.
+    #[inline]
+    fn is_resting(&self) -> bool {
+        let until = self.rests_until.load(Ordering::Relaxed);
+        until != 0 && self.opened.elapsed().as_millis() < u128::from(until)
+    }
+
+    #[cold]
+    fn rest(&self) {
+        let until = (self.opened.elapsed() + REST).as_millis();
+        self.rests_until.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.degrade(format!(
+            "the kernel gives operations back that it did not begin (ECANCELED): it may start no thread for them, see \
+             `ulimit -u` and pids.max; using pread/pwrite for {} s at a time",
+            REST.as_secs()
+        ));
     }
 
     /// The longest part that can be transferred at once to or from `address`, in bytes.
@@ -245,7 +280,7 @@ impl UringBlockDevice {
         let mut requests = [request];
         self.run(&mut requests);
         let [request] = requests;
-        request.into_result()
+        request.into_result().expect("a run gives every request its result")
     }
 }
 
@@ -286,9 +321,16 @@ impl Lane<'_> {
         match self {
             Lane::Own(core) => core.reap(|_| ()),
             // Another thread may be able to wait for us; where none can, this looks at the queue all the same.
-            Lane::Shared(ring) => drop(ring.wait_until(|core| pieces.iter().any(|piece| core.is_done(piece.ticket)))),
+            Lane::Shared(ring) => {
+                drop(ring.wait_until(|core| pieces.iter().any(|piece| core.is_done(piece.ticket))));
+            }
         }
     }
+}
+
+/// A signal came while nothing was submitted. However many come, the wait goes on.
+fn is_signal(error: &Error) -> bool {
+    error.raw_os_error() == Some(libc::EINTR)
 }
 
 /// Part of a request that is not in flight.
@@ -298,6 +340,8 @@ struct Part {
     /// Bytes from the start of the request.
     position: usize,
     length: usize,
+    /// How often the kernel gave it back.
+    tries: u32,
 }
 
 /// Part of a request that is in flight.
@@ -323,6 +367,9 @@ struct Transfer<'a, R: Request> {
     next: Part,
     /// The ring polls for completions and the target can't: nothing more is started, and what was refused is in `again`.
     polling_refused: bool,
+    setbacks: Setbacks,
+    /// What the kernel gave back again and again: nothing more is started, and all that is left is carried out by `pread` and `pwrite`.
+    by_hand: Vec<Part>,
 }
 
 /// There is no room on the ring, or no lease: some of what is in flight has to end first.
@@ -330,9 +377,18 @@ struct NoRoom;
 
 impl<'a, R: Request> Transfer<'a, R> {
     fn new(device: &'a UringBlockDevice, requests: &'a mut [R]) -> Self {
-        let next = Part { request: 0, position: 0, length: 0 };
+        let next = Part { request: 0, position: 0, length: 0, tries: 0 };
         let pieces = SCRATCH.try_with(Cell::take).unwrap_or_default();
-        Self { device, requests, pieces, again: Vec::new(), next, polling_refused: false }
+        Self {
+            device,
+            requests,
+            pieces,
+            again: Vec::new(),
+            next,
+            polling_refused: false,
+            setbacks: Setbacks::default(),
+            by_hand: Vec::new(),
+        }
     }
 
     /// The next part to start.
@@ -347,7 +403,7 @@ impl<'a, R: Request> Transfer<'a, R> {
             let left = request.len() - self.next.position.min(request.len());
             // A request that has a result already failed.
             if left == 0 || request.result().is_some() {
-                self.next = Part { request: self.next.request + 1, position: 0, length: 0 };
+                self.next = Part { request: self.next.request + 1, position: 0, length: 0, tries: 0 };
                 continue;
             }
             let longest = self.device.longest(request.address());
@@ -376,7 +432,7 @@ impl<'a, R: Request> Transfer<'a, R> {
             // Half of the window is refilled while the other half is on its way.
             let wait = if self.has_more() { self.pieces.len().div_ceil(2) } else { self.pieces.len() };
             if let Err(error) = lane.submit_and_wait(wait, &self.pieces) {
-                if is_passing(&error) {
+                if is_passing(&error) && (is_signal(&error) || self.setbacks.may_try_again()) {
                     lane.with(|core| core.reap(|_| ()))?;
                     std::thread::yield_now();
                 } else {
@@ -391,7 +447,7 @@ impl<'a, R: Request> Transfer<'a, R> {
     /// Starts parts until the window is full. A part that could not be started for want of room is given back, and is also
     /// in `again` unless nothing at all is in flight.
     fn fill(&mut self, core: &mut Core, depth: usize) -> Option<Part> {
-        while self.pieces.len() < depth && !self.polling_refused {
+        while self.pieces.len() < depth && !self.polling_refused && self.by_hand.is_empty() {
             let part = self.next_part()?;
             match self.start(core, part) {
                 Ok(ticket) => self.pieces.push(Piece { ticket, part }),
@@ -459,7 +515,13 @@ impl<'a, R: Request> Transfer<'a, R> {
             Ok(moved) => moved,
             Err(_) => {
                 match -finished.result {
-                    libc::EINTR | libc::EAGAIN | libc::ECANCELED => self.again.push(part),
+                    // Withdrawn; or the thread that submitted it for others has ended; or the kernel may have no thread for
+                    // what it can't do at once, and will give it back the next time as well.
+                    libc::ECANCELED if part.tries < MOST_TRIES => {
+                        self.again.push(Part { tries: part.tries + 1, ..part });
+                    }
+                    libc::ECANCELED => self.by_hand.push(part),
+                    libc::EINTR | libc::EAGAIN if self.setbacks.may_try_again() => self.again.push(part),
                     libc::EOPNOTSUPP if self.device.polls() => {
                         self.again.push(part);
                         self.polling_refused = true;
@@ -476,6 +538,7 @@ impl<'a, R: Request> Transfer<'a, R> {
                 request.address().add(part.position).copy_from_nonoverlapping(buf.as_ptr(), moved.min(part.length))
             };
         }
+        self.setbacks = Setbacks::default();
         if moved >= part.length {
             return;
         }
@@ -531,6 +594,7 @@ impl<'a, R: Request> Transfer<'a, R> {
     /// Carries out with `pread` or `pwrite` what is left to do.
     #[cold]
     fn finish_blocking(&mut self) {
+        self.again.append(&mut self.by_hand);
         while let Some(part) = self.next_part() {
             self.transfer_blocking(part);
         }

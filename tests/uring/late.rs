@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use sysuring::block::{self, Backend, BlockDevice, Device, Options, ReadRequest};
+use sysuring::block::{self, Backend, BlockDevice, Device, Options, ReadRequest, WriteRequest};
 use sysuring::{Reason, ThreadRings};
 
 use crate::common::{self, pattern};
@@ -34,6 +34,7 @@ fn in_process(name: &str, scenario: impl FnOnce(&Device, &[u8])) {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{name}: {}\n{text}", output.status);
+    text.lines().filter_map(|line| line.split_once("skipped: ")).for_each(|(_, why)| common::skip(why));
 }
 
 fn read_all(device: &Device) -> Vec<u8> {
@@ -186,4 +187,41 @@ fn too_many_files_is_asked_about_again() {
     };
     assert_eq!(reason.unwrap_err().reason(), Reason::TooManyFiles);
     sysuring::available().unwrap();
+}
+
+/// What it can't do at once the kernel leaves to threads of its own, and `RLIMIT_NPROC` counts those as well: writes that
+/// allocate come back with ECANCELED then, again and again.
+#[test]
+fn no_more_threads_for_the_kernel() {
+    // On a thread that the kernel has made none for yet.
+    in_process("no_more_threads_for_the_kernel", |_, _| std::thread::spawn(write_without_threads).join().unwrap());
+
+    fn write_without_threads() {
+        const SIZE: usize = 64 << 20;
+        let directory = common::directory();
+        let path = directory.path().join("sparse");
+        std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        // SAFETY: no memory is passed.
+        if unsafe { libc::setgid(65533) | libc::setuid(65533) } != 0 {
+            return common::skip("only root can become an ordinary user");
+        }
+        limit(libc::RLIMIT_NPROC, 1);
+        let options = Options::new().backend(Backend::Uring).create(SIZE as u64).queue_depth(16);
+        let device = block::open(&path, &options).unwrap();
+        let mut data = device.aligned_buffer(SIZE).unwrap();
+        data.copy_from_slice(&pattern(9, SIZE));
+        let mut requests: Vec<WriteRequest> = data
+            .chunks(256 << 10)
+            .enumerate()
+            .map(|(index, data)| WriteRequest::new(index as u64 * 64, data))
+            .collect();
+        device.write_blocks(&mut requests).unwrap();
+        device.flush().unwrap();
+        assert!(std::fs::read(&path).unwrap() == *data);
+        if device.report().degraded.is_empty() {
+            return common::skip("the kernel needed no threads for these writes");
+        }
+        report_says(&device, &["ECANCELED", "ulimit -u"]);
+        assert_eq!(device.backend(), Backend::Uring);
+    }
 }
