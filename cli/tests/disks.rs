@@ -82,6 +82,32 @@ fn full_file_system_keeps_what_is_there() {
     assert_eq!(finished.output, "precious");
 }
 
+#[test]
+fn a_file_system_that_refuses_direct_transfers() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempdir().unwrap();
+    let source = file(directory.path(), "source", (1 << 20) + 13);
+    let script = r#"
+        mount -t ramfs ramfs "$3"
+        "$1" copy "$2" "$3/destination" --verify
+        cmp "$2" "$3/destination""#;
+    let mounted = directory.path().join("mounted");
+    fs::create_dir(&mounted).unwrap();
+    if !can("unshare -m mount -t ramfs ramfs \"$1\"", &[&mounted]) {
+        return;
+    }
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-euc", script, "sh", PROGRAM])
+        .args([&source, &mounted])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("refuses O_DIRECT"), "{errors}");
+}
+
 /// A loop device; detached when it is dropped.
 struct Loop {
     path: PathBuf,

@@ -218,11 +218,16 @@ impl Ordinary {
 
     /// The program with a limit on locked memory, in bytes.
     fn run_with(&self, memlock: u64) -> Command {
+        self.run_limited(libc::RLIMIT_MEMLOCK, memlock)
+    }
+
+    /// The program with a limit.
+    fn run_limited(&self, resource: libc::__rlimit_resource_t, value: u64) -> Command {
         let mut command = self.run();
-        let limit = libc::rlimit { rlim_cur: memlock, rlim_max: memlock };
+        let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
         let set = move || {
             // SAFETY: reads the structure, which outlives the call.
-            match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } {
+            match unsafe { libc::setrlimit(resource, &raw const limit) } {
                 0 => Ok(()),
                 _ => Err(io::Error::last_os_error()),
             }
@@ -281,4 +286,21 @@ fn no_memory_may_be_locked() {
         return;
     }
     assert_falls_back(user.directory.path(), || user.run_with(0), &["memlock"]);
+}
+
+/// Neither the program's threads nor those that the kernel makes for io_uring may be as many as they would.
+#[test]
+fn no_more_threads() {
+    let user = Ordinary::new();
+    if !ordinary_user_has_ring(&user) {
+        return;
+    }
+    let source = file(user.directory.path(), "source", (64 << 20) + 13);
+    for limit in 1..=3 {
+        let destination = user.directory.path().join(format!("destination{limit}"));
+        let mut command = user.run_limited(libc::RLIMIT_NPROC, limit);
+        command.arg("copy").arg(&source).arg(&destination).args(["--verify", "--threads", "4"]);
+        Finished::from(&mut command).succeeded();
+        assert_same(&source, &destination);
+    }
 }

@@ -398,19 +398,23 @@ impl<'a, R: Request> Transfer<'a, R> {
                 return Some(part);
             }
         }
-        loop {
-            let request = self.requests.get_mut(self.next.request)?;
-            let left = request.len() - self.next.position.min(request.len());
-            // A request that has a result already failed.
-            if left == 0 || request.result().is_some() {
-                self.next = Part { request: self.next.request + 1, position: 0, length: 0, tries: 0 };
-                continue;
-            }
-            let longest = self.device.longest(request.address());
-            let part = Part { length: left.min(longest), ..self.next };
-            self.next.position += part.length;
-            return Some(part);
+        // A request that has a result already failed.
+        while self.requests.get(self.next.request)?.result().is_some() {
+            self.next_request();
         }
+        let request = &self.requests[self.next.request];
+        let left = request.len() - self.next.position;
+        let longest = self.device.longest(request.address());
+        let part = Part { length: left.min(longest), ..self.next };
+        self.next.position += part.length;
+        if part.length == left {
+            self.next_request();
+        }
+        Some(part)
+    }
+
+    fn next_request(&mut self) {
+        self.next = Part { request: self.next.request + 1, position: 0, length: 0, tries: 0 };
     }
 
     fn has_more(&self) -> bool {
