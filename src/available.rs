@@ -136,7 +136,6 @@ mod linux {
         }
 
         /// A reason that is none of io_uring's.
-        #[cfg(feature = "block")]
         pub(crate) fn other(error: &Error) -> Self {
             Self::new(Reason::Other, error.to_string())
         }
@@ -145,7 +144,13 @@ mod linux {
         pub(crate) fn from_load(error: &sys::LoadError) -> Self {
             let reason = match error {
                 sys::LoadError::TooOld { .. } => Reason::LibraryTooOld,
-                _ => Reason::LibraryMissing,
+                // The loader keeps the errno to itself; what keeps it from opening the library keeps us from opening this.
+                _ => match fs::File::open("/dev/null").err().and_then(|error| error.raw_os_error()) {
+                    Some(errno @ (libc::EMFILE | libc::ENFILE)) => {
+                        return Self::from_errno(&format!("load {}", sys::FILE_NAME), errno);
+                    }
+                    _ => Reason::LibraryMissing,
+                },
             };
             Self::new(reason, error.to_string())
         }

@@ -135,8 +135,7 @@ impl RingBuilder {
     #[doc(alias = "IORING_SETUP_COOP_TASKRUN")]
     #[must_use]
     pub fn coop_taskrun(self, on: bool) -> Self {
-        // With the flag, completions() knows that the kernel has to be entered.
-        self.set(SetupFlags::COOP_TASKRUN | SetupFlags::TASKRUN_FLAG, on)
+        self.set(SetupFlags::COOP_TASKRUN, on)
     }
 
     /// Promises that one thread submits (since Linux 6.0). For a [`Ring`] only.
@@ -151,9 +150,8 @@ impl RingBuilder {
     #[doc(alias = "IORING_SETUP_DEFER_TASKRUN")]
     #[must_use]
     pub fn defer_taskrun(self, on: bool) -> Self {
-        let flags = SetupFlags::DEFER_TASKRUN | SetupFlags::TASKRUN_FLAG;
-        let flags = if on { flags | SetupFlags::SINGLE_ISSUER } else { flags };
-        self.set(flags, on)
+        let flags = SetupFlags::DEFER_TASKRUN;
+        self.set(if on { flags | SetupFlags::SINGLE_ISSUER } else { flags }, on)
     }
 
     /// Submission entries of 128 bytes and completion entries of 32, as NVMe passthrough needs (since Linux 5.19).
@@ -212,6 +210,10 @@ impl RingBuilder {
 
     pub(crate) fn core(&self) -> Result<Core> {
         let mut flags = self.flags;
+        if flags.intersects(SetupFlags::COOP_TASKRUN | SetupFlags::DEFER_TASKRUN) {
+            // So that completions() knows when the kernel has to be entered.
+            flags |= SetupFlags::TASKRUN_FLAG;
+        }
         let mut patience = PATIENCE.iter();
         loop {
             match self.try_core(flags) {
@@ -246,13 +248,38 @@ impl RingBuilder {
     fn refused(&self, errno: i32) -> Error {
         if errno == libc::EINVAL {
             let message = format!(
-                "io_uring_setup refuses {} entries with {:?} (EINVAL); use 1 to 32768 entries, and flags that this kernel \
-                 knows (fall_back_flags drops those that only speed things up)",
-                self.entries, self.flags
+                "io_uring_setup refuses {} entries with {:?} (EINVAL); {}",
+                self.entries,
+                self.flags,
+                self.hint()
             );
             return Error::new(ErrorKind::InvalidInput, message);
         }
         Unavailable::from_errno("io_uring_setup", errno).into_error()
+    }
+}
+
+impl RingBuilder {
+    /// What is wrong with a setup that the kernel finds invalid, as far as we can tell.
+    fn hint(&self) -> &'static str {
+        let flags = self.flags;
+        if self.entries == 0 || self.entries > 32768 && !flags.contains(SetupFlags::CLAMP) {
+            "use 1 to 32768 entries"
+        } else if flags.contains(SetupFlags::CQSIZE) && self.cq_entries < self.entries {
+            "cq_entries must be at least the entries"
+        } else if flags.contains(SetupFlags::SQ_AFF) && !flags.contains(SetupFlags::SQPOLL) {
+            "sqpoll_cpu needs sqpoll"
+        } else if flags.contains(SetupFlags::SQ_AFF) {
+            "does the processor of sqpoll_cpu exist?"
+        } else if flags.contains(SetupFlags::SQPOLL)
+            && flags.intersects(SetupFlags::DEFER_TASKRUN | SetupFlags::COOP_TASKRUN)
+        {
+            "sqpoll excludes defer_taskrun and coop_taskrun"
+        } else if flags.is_empty() {
+            "a sandbox may answer in the kernel's place"
+        } else {
+            "this kernel may not know a flag (fall_back_flags drops those that only speed things up)"
+        }
     }
 }
 

@@ -33,6 +33,9 @@ use crate::table::{Completed, Finished, Held, NO_FILE, Table, Ticket, is_raw};
 /// Entries of the table of registered buffers, where the kernel can fill them one by one.
 const BUFFERS: u32 = 256;
 
+/// What the kernel takes at most.
+const MOST_FILES: u32 = 1 << 20;
+
 /// Makes the tickets of rings differ.
 static RINGS_MADE: AtomicU32 = AtomicU32::new(0);
 
@@ -145,6 +148,8 @@ pub(crate) struct Core {
     pools: Vec<RegisteredPool>,
     buffers: BufferTable,
     features: u32,
+    /// What the descriptor is of, by device and inode: in the child of a fork it may be of another file by then.
+    identity: Option<(u64, u64)>,
 }
 
 /// How pools can be registered.
@@ -168,8 +173,10 @@ impl Core {
     /// Sets up a ring; `Err` carries the errno of `io_uring_queue_init_params` where that is what failed.
     pub(crate) fn new(entries: u32, params: &mut sys::io_uring_params, files: u32) -> Result<Self, SetupError> {
         sys::load().map_err(|error| SetupError::Unavailable(Unavailable::from_load(&error)))?;
-        let mark =
-            ForkMark::current().map_err(|error| SetupError::Errno(error.raw_os_error().unwrap_or(libc::ENOMEM)))?;
+        let mark = ForkMark::current().map_err(|error| {
+            let error = Error::from_io(error, "map a page that a fork wipes");
+            SetupError::Unavailable(Unavailable::other(&error))
+        })?;
         // SAFETY: all zeroes is a value of this C structure.
         let ring = Box::new(unsafe { std::mem::zeroed::<sys::io_uring>() });
         let ring = NonNull::from(Box::leak(ring));
@@ -183,7 +190,7 @@ impl Core {
         // SAFETY: set up above.
         let (sq_entries, flags) = unsafe { ((*ring.as_ptr()).sq.ring_entries, (*ring.as_ptr()).flags) };
         let seed = RINGS_MADE.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9);
-        let core = Self {
+        let mut core = Self {
             ring,
             table: Table::new(params.cq_entries << u32::from(cfg!(sysuring_break = "r11_limit")), seed),
             mark,
@@ -198,7 +205,9 @@ impl Core {
             pools: Vec::new(),
             buffers: BufferTable::None,
             features: params.features,
+            identity: None,
         };
+        core.identity = identity(core.descriptor());
         if sq_entries == 0 {
             // A library older than 2.3 does not fill this field, and get_sqe would say "full" for ever.
             return Err(SetupError::Unavailable(Unavailable::library_too_old()));
@@ -213,6 +222,11 @@ impl Core {
 
     pub(crate) fn in_flight(&self) -> u32 {
         self.table.in_flight()
+    }
+
+    /// Whether nothing of anybody's is on the ring.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.table.in_flight() == 0 && self.raw_in_flight == 0
     }
 
     pub(crate) fn features(&self) -> u32 {
@@ -423,6 +437,9 @@ impl Core {
 
     /// As [`Core::submit_and_wait`], for `limit` at most. It is no error when the time passes.
     pub(crate) fn submit_and_wait_timeout(&mut self, wait: u32, limit: Duration) -> Result<u32> {
+        if wait == 0 {
+            return self.submit();
+        }
         self.check_usable()?;
         self.release_files();
         let mut time = sys::__kernel_timespec {
@@ -468,18 +485,18 @@ impl Core {
         self.table.abandon_in_flight();
     }
 
-    /// Ends everything in the submission queue that the kernel has not consumed, with ECANCELED. Not with SQPOLL, where a
-    /// kernel thread reads the queue on its own.
+    /// Ends everything in the submission queue that the kernel has not consumed, with ECANCELED. With SQPOLL a kernel thread
+    /// reads the queue on its own, so that only what was not published to it is taken back.
     pub(crate) fn withdraw_unsubmitted(&mut self) {
-        if self.sq_polling || self.check_usable().is_err() {
+        if self.check_usable().is_err() {
             return;
         }
         // SAFETY: the ring is set up and ours.
         let sq = unsafe { &mut (*self.raw()).sq };
         // SAFETY: both point into the mapped ring. Without SQPOLL the kernel reads the queue during `io_uring_enter` with
-        // entries to submit only, and only who has this `&mut self` makes such a call.
+        // entries to submit only, and only who has this `&mut self` makes such a call; with it, up to the shared tail.
         let (head, shared_tail) = unsafe { (AtomicU32::from_ptr(sq.khead), AtomicU32::from_ptr(sq.ktail)) };
-        let head = head.load(Ordering::Acquire);
+        let head = if self.sq_polling { shared_tail } else { head }.load(Ordering::Acquire);
         let mut at = head;
         while at != sq.sqe_tail {
             let index = ((at & sq.ring_mask) as usize) << self.sqe_shift;
@@ -495,7 +512,9 @@ impl Core {
         }
         sq.sqe_tail = head;
         sq.sqe_head = head;
-        shared_tail.store(head, Ordering::Release);
+        if !self.sq_polling {
+            shared_tail.store(head, Ordering::Release);
+        }
     }
 
     // ---- completion queue
@@ -623,10 +642,14 @@ impl Core {
     }
 
     fn make_file_table(&mut self) -> Result<Arc<FileTable>> {
+        if !(1..=MOST_FILES).contains(&self.file_slots) {
+            let message = format!("a table of {} files; RingBuilder::files takes 1 to {MOST_FILES}", self.file_slots);
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
         let empty = vec![-1; self.file_slots as usize];
         // SAFETY: the ring is set up and ours; the array is read during the call.
         let returned = unsafe { sys::io_uring_register_files(self.raw(), empty.as_ptr(), self.file_slots) };
-        check(returned, "register a table of files")?;
+        check(returned, &format!("register a table of {} files (RingBuilder::files)", self.file_slots))?;
         let files = Arc::new(FileTable::new(self.file_slots));
         self.files = Some(Arc::clone(&files));
         Ok(files)
@@ -857,7 +880,10 @@ impl Drop for Core {
     fn drop(&mut self) {
         if !self.mark.is_alive() {
             // The mappings stay: they are the parent's as well, and unmapping the child's view would help nobody.
-            close_if_ring(self.descriptor());
+            if self.identity.is_some() && identity(self.descriptor()) == self.identity {
+                // SAFETY: it is still the ring: this copy of the descriptor came with the fork, and nobody else closes it.
+                unsafe { libc::close(self.descriptor()) };
+            }
             return;
         }
         // What ended already, or never began, gives its lease back; the rest is abandoned when the table is dropped.
@@ -875,15 +901,14 @@ impl Drop for Core {
     }
 }
 
-/// Closes the descriptor where it is still a ring: a child that closed all its descriptors may have another file there.
-fn close_if_ring(descriptor: RawFd) {
-    let is_ring = std::fs::read_link(format!("/proc/self/fd/{descriptor}"))
-        .is_ok_and(|name| name.as_os_str().as_encoded_bytes().ends_with(b"[io_uring]"));
-    if is_ring {
-        // SAFETY: it is a ring, of the parent's, and this copy of the descriptor came with the fork; whoever made it
-        // believes it to be closed by this drop.
-        unsafe { libc::close(descriptor) };
-    }
+/// What a descriptor is of, by device and inode.
+fn identity(descriptor: RawFd) -> Option<(u64, u64)> {
+    let mut status = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the kernel fills `status`, which is as large as it expects.
+    let returned = unsafe { libc::fstat(descriptor, status.as_mut_ptr()) };
+    // SAFETY: all zeroes is a value of this plain structure; the kernel wrote over it at most.
+    let status = unsafe { status.assume_init() };
+    (returned == 0).then_some((status.st_dev, status.st_ino))
 }
 
 /// Whether the same call may be made again.

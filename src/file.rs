@@ -106,7 +106,8 @@ impl FileTable {
 
     /// Frees the entries that were released and have nothing in flight, where `unregister` says that it worked.
     pub(crate) fn sweep(&self, mut unregister: impl FnMut(u32) -> bool) {
-        self.any_released.store(false, Ordering::Relaxed);
+        // Acquires what others released before they set this.
+        self.any_released.swap(false, Ordering::AcqRel);
         for (index, entry) in self.entries.iter().enumerate() {
             let is_released = entry.state.load(Ordering::Acquire) == RELEASED;
             if is_released && entry.in_flight.load(Ordering::Relaxed) == 0 && unregister(index as u32) {

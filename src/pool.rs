@@ -21,7 +21,9 @@
 //! # fork
 //!
 //! The child of a `fork` sees the pool as zeroes (`MADV_WIPEONFORK`): no page is shared copy-on-write with an operation
-//! in flight, so that what the kernel writes arrives where the parent looks, and a `Buf` is still memory in the child.
+//! in flight, so that what the kernel writes arrives where the parent looks, and a [`Buf`] is still memory in the child. Its
+//! bytes are others than before, though, also behind a `&[u8]` that was taken from it: not to fork while such a borrow goes
+//! on in the child is part of what whoever calls `fork` vouches for.
 
 use std::fmt;
 use std::io;
@@ -79,8 +81,8 @@ pub(crate) struct PoolMemory {
 impl Pool {
     /// `slots` zeroed slots of at least `slot_size` bytes.
     ///
-    /// The size is rounded up to a power of two below a page, and to whole pages above, so that every slot is aligned for
-    /// O_DIRECT.
+    /// The size is rounded up to a power of two (64 at least) below a page, and to whole pages above; slots are aligned to
+    /// their size, or to a page. That is enough for O_DIRECT from 512 bytes on, or 4096, as the disk asks for.
     ///
     /// # Errors
     ///

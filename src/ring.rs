@@ -191,7 +191,10 @@ impl Ring {
         self.core.unregister_buffers()
     }
 
-    /// Reads `length` bytes at `offset` into a lease of a registered pool.
+    /// Reads `length` bytes at `offset` into a lease of a registered pool: the pool and the file are registered on this ring
+    /// ([`Ring::register_pool`], [`Ring::register_file`]), and `length` is at most the size of a slot.
+    ///
+    /// Offsets mean nothing to pipes and sockets; `u64::MAX` means the file's own position, as in C.
     ///
     /// # Errors
     ///
@@ -225,7 +228,8 @@ impl Ring {
         self.core.start_transfer(false, true, file, buf, length, offset)
     }
 
-    /// As [`Ring::read_fixed`], for a pool that is not registered.
+    /// As [`Ring::read_fixed`], whether the pool is registered or not: the kernel looks up the memory's pages each time, which
+    /// costs more and needs no locked memory.
     ///
     /// # Errors
     ///
@@ -236,7 +240,7 @@ impl Ring {
         self.core.start_transfer(true, false, file, buf, length, offset)
     }
 
-    /// As [`Ring::write_fixed`], for a pool that is not registered.
+    /// As [`Ring::write_fixed`], whether the pool is registered or not; see [`Ring::read`].
     ///
     /// # Errors
     ///
@@ -297,6 +301,9 @@ impl Ring {
     ///
     /// Whether it did is in the operation's own completion, which comes in any case: with ECANCELED, or as if nothing had
     /// been asked. A ticket whose operation has ended is no error.
+    ///
+    /// A cancel is an operation as well: where as many are in flight as completions fit, there is no room for it.
+    /// [`Sqe::prep_cancel_ticket`] gets through then.
     ///
     /// # Errors
     ///
@@ -360,9 +367,10 @@ impl Ring {
     /// [`ErrorKind::TimedOut`] when operations are still in flight: the ring is closed all the same, and their memory is
     /// left to the kernel. What the kernel reports.
     pub fn shutdown(mut self, limit: Duration) -> Result<()> {
-        let end = Instant::now() + limit;
+        // A limit too long to add up is none.
+        let end = Instant::now().checked_add(limit);
         while self.in_flight() != 0 {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 let message = format!("{} operations are still in flight after {limit:?}", self.in_flight());
                 return Err(Error::new(ErrorKind::TimedOut, message));

@@ -24,7 +24,8 @@ use crate::table::Ticket;
 
 /// A ring whose methods take `&self` and may be called from any thread.
 ///
-/// Each operation that was started must be waited for, or its completion keeps a place in the table. For one thread
+/// Each operation that was started must be submitted and waited for, or its completion keeps a place in the table; waiting
+/// for one that nobody submits lasts until somebody does. Reads and writes are all that it has so far. For one thread
 /// [`crate::Ring`] is faster: it takes no lock and can be bound to its thread.
 ///
 /// ```
@@ -74,11 +75,6 @@ impl SharedRing {
     fn lock(&self) -> Option<MutexGuard<'_, State>> {
         // Nothing of ours panics while it holds the lock with the table half changed.
         self.mark.is_alive().then(|| self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// False in the child of a `fork`.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.mark.is_alive()
     }
 
     /// Works on the ring under the lock.
@@ -165,8 +161,8 @@ impl SharedRing {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for a ticket of another ring, or one that was waited for before; what the kernel
-    /// reports of waiting.
+    /// [`ErrorKind::InvalidInput`] for a ticket that means nothing here: it was waited for before, or (as a rule) is of
+    /// another ring; what the kernel reports of waiting.
     pub fn wait(&self, ticket: Ticket) -> Result<Done> {
         let mut finished = None;
         self.wait_until(|core| {

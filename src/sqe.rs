@@ -248,7 +248,8 @@ impl<'ring> Sqe<'ring> {
         self.into_queue()
     }
 
-    /// As [`Sqe::prep_cancel64`], for an operation of the safe interface, with a completion of its own.
+    /// As [`Sqe::prep_cancel64`], for an operation of the safe interface, with a completion of its own. Works also where
+    /// [`Ring::cancel`](crate::Ring::cancel) has no room for one more operation.
     #[inline]
     pub fn prep_cancel_ticket(self, ticket: Ticket) -> Queued<'ring> {
         // SAFETY: as for `prep_cancel64`.
@@ -267,15 +268,18 @@ impl Queued<'_> {
         self
     }
 
-    /// Sets the entry's flags.
+    /// Sets the entry's flags; bits other than those of [`SqeFlags`] are ignored.
     #[doc(alias = "io_uring_sqe_set_flags")]
     #[inline]
     pub fn set_flags(self, flags: SqeFlags) -> Self {
-        if flags.contains(SqeFlags::CQE_SKIP_SUCCESS) {
+        // Bits that have no name here are left out: a link would reach the next entry, which may be one of the safe interface.
+        let bits = (flags & SqeFlags::all()).bits();
+        // SAFETY: as for `set_data64`.
+        let before = std::mem::replace(unsafe { &mut (*self.entry.as_ptr()).flags }, bits);
+        let skips = |bits| SqeFlags::from_bits_retain(bits).contains(SqeFlags::CQE_SKIP_SUCCESS);
+        if skips(bits) && !skips(before) {
             self.core.forget_raw();
         }
-        // SAFETY: as for `set_data64`.
-        unsafe { (*self.entry.as_ptr()).flags = flags.bits() };
         self
     }
 }

@@ -34,7 +34,8 @@ const NO_SLOT: u32 = u32::MAX;
 /// The `file` of an operation on none of the ring's registered files.
 pub(crate) const NO_FILE: u32 = u32::MAX;
 
-/// Names one operation of one ring, for good: never reused, so that an old ticket finds nothing.
+/// Names one operation of one ring. An old ticket finds nothing: its value comes back only after 2^30 operations in the same
+/// place of the table. Tickets of two rings differ as a rule, not always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket(u64);
 

@@ -4,12 +4,15 @@
 //! [`ThreadRings::limit`] allows, over all threads; those that come later, and those that the kernel gives none, share one.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::builder::RingBuilder;
+use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::ForkMark;
 use crate::ring::Ring;
 use crate::shared::SharedRing;
 
@@ -22,8 +25,49 @@ const PATIENCE: Duration = Duration::from_secs(1);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// 0: not set.
 static LIMIT: AtomicUsize = AtomicUsize::new(0);
+/// This process's [`Shared`]. Never freed: one for each process that a fork made and that used it.
+static SHARED: AtomicPtr<Shared> = AtomicPtr::new(ptr::null_mut());
+/// Counts the pools that devices gave up, so that rings know when to look for some of theirs.
+static POOLS_GIVEN_UP: AtomicU64 = AtomicU64::new(0);
+
 /// The rings for threads that have none of their own, for as long as anybody uses them.
-static SHARED: Mutex<Vec<(RingKind, Weak<SharedRing>)>> = Mutex::new(Vec::new());
+struct Shared {
+    /// The child of a fork makes its own: its parent's lock may be held by a thread that the child has not got.
+    mark: ForkMark,
+    rings: Mutex<Vec<(RingKind, Weak<SharedRing>)>>,
+}
+
+impl Shared {
+    fn get() -> Result<&'static Self> {
+        let seen = SHARED.load(Ordering::Acquire);
+        // SAFETY: what is stored in SHARED is a leaked box.
+        if let Some(shared) = unsafe { seen.as_ref() } {
+            if shared.mark.is_alive() {
+                return Ok(shared);
+            }
+        }
+        let mark = ForkMark::current().map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
+        let new = Box::into_raw(Box::new(Self { mark, rings: Mutex::new(Vec::new()) }));
+        match SHARED.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: leaked above, and freed by nobody from here on.
+            Ok(_) => Ok(unsafe { &*new }),
+            Err(theirs) => {
+                // SAFETY: leaked above, and known to nobody else.
+                drop(unsafe { Box::from_raw(new) });
+                // SAFETY: another thread's leaked box.
+                Ok(unsafe { &*theirs })
+            }
+        }
+    }
+
+    fn rings(&self) -> std::sync::MutexGuard<'_, Vec<(RingKind, Weak<SharedRing>)>> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, kind: RingKind) -> Option<Arc<SharedRing>> {
+        self.rings().iter().filter(|(known, _)| *known == kind).find_map(|(_, ring)| ring.upgrade())
+    }
+}
 
 thread_local! {
     static LOCAL: RefCell<Local> = const { RefCell::new(Local { rings: Vec::new(), refused: None }) };
@@ -56,13 +100,15 @@ impl RingKind {
 
 struct Local {
     rings: Vec<LocalRing>,
-    /// When this thread was last refused a ring, and why.
-    refused: Option<(Instant, Error)>,
+    /// When this thread was last refused a ring, of which kind, and why.
+    refused: Option<(Instant, RingKind, Error)>,
 }
 
 struct LocalRing {
     kind: RingKind,
     ring: Ring,
+    /// [`POOLS_GIVEN_UP`] when the ring was last rid of pools that nobody has any more.
+    swept: u64,
     /// Dropped after the ring.
     _place: Place,
 }
@@ -90,35 +136,71 @@ impl Drop for Place {
 }
 
 impl Local {
-    /// The ring of that kind, with at least that many entries.
+    /// The ring of that kind; made with at least that many entries where there is none.
     fn ring(&mut self, kind: RingKind, entries: u32) -> Result<&mut Ring> {
-        let found = self.rings.iter().position(|local| local.kind == kind);
-        if let Some(index) = found {
-            let ring = &mut self.rings[index].ring;
-            let is_usable = ring.core().check_usable().is_ok();
-            let is_large_enough = ring.sq_entries() >= entries || ring.in_flight() != 0;
-            if is_usable && is_large_enough {
+        if let Some(index) = self.rings.iter().position(|local| local.kind == kind) {
+            if self.rings[index].can_be_used(entries) {
                 return Ok(&mut self.rings[index].ring);
             }
-            // A parent's, or too small and idle.
             self.rings.swap_remove(index);
         }
-        if let Some((when, why)) = &self.refused {
-            if when.elapsed() < PATIENCE {
+        if let Some((when, refused, why)) = &self.refused {
+            if *refused == kind && when.elapsed() < PATIENCE {
                 return Err(why.clone());
             }
         }
         let place = Place::take()?;
         match kind.make(entries) {
             Ok(ring) => {
-                self.rings.push(LocalRing { kind, ring, _place: place });
+                let swept = POOLS_GIVEN_UP.load(Ordering::Relaxed);
+                self.rings.push(LocalRing { kind, ring, swept, _place: place });
                 let last = self.rings.len() - 1;
                 Ok(&mut self.rings[last].ring)
             }
             Err(error) => {
-                self.refused = Some((Instant::now(), error.clone()));
+                self.refused = Some((Instant::now(), kind, error.clone()));
                 Err(error)
             }
+        }
+    }
+}
+
+impl LocalRing {
+    /// False for a parent's ring, and for one that is too small, idle, and used by devices alone: those can have another.
+    fn can_be_used(&mut self, entries: u32) -> bool {
+        let is_large_enough = self.ring.sq_entries() >= entries || !self.kind.of_devices;
+        let core = self.ring.core();
+        if core.check_usable().is_err() || !is_large_enough && core.is_idle() {
+            return false;
+        }
+        let given_up = POOLS_GIVEN_UP.load(Ordering::Relaxed);
+        if self.swept != given_up {
+            self.swept = given_up;
+            core.forget_unused_pools();
+        }
+        true
+    }
+}
+
+/// To be dropped after a device's pool: lets the rings that have it registered let go of it.
+#[derive(Debug)]
+pub(crate) struct PoolGivenUp;
+
+impl Drop for PoolGivenUp {
+    fn drop(&mut self) {
+        POOLS_GIVEN_UP.fetch_add(1, Ordering::Relaxed);
+        // This thread's rings now, other threads' when they are used next.
+        let _ = LOCAL.try_with(|local| {
+            if let Ok(mut local) = local.try_borrow_mut() {
+                for ring in &mut local.rings {
+                    ring.can_be_used(0);
+                }
+            }
+        });
+        let shared = Shared::get().map(|shared| shared.rings().clone()).unwrap_or_default();
+        for ring in shared.iter().filter_map(|(_, ring)| ring.upgrade()) {
+            // In the child of a fork it is the parent's.
+            let _ = ring.with(Core::forget_unused_pools);
         }
     }
 }
@@ -143,8 +225,8 @@ impl Local {
 pub struct ThreadRings;
 
 impl ThreadRings {
-    /// Works on this thread's ring, which has at least `entries` submission queue entries unless it was in use when more
-    /// were asked for; it is made where there is none.
+    /// Works on this thread's ring. Where there is none it is made, with at least `entries` submission queue entries; one that
+    /// is there is used as it is, since somebody else's files, pools and operations may be on it.
     ///
     /// # Errors
     ///
@@ -177,14 +259,19 @@ impl ThreadRings {
     }
 
     pub(crate) fn shared_of_kind(kind: RingKind) -> Result<Arc<SharedRing>> {
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.retain(|(_, ring)| ring.strong_count() != 0);
-        let known = shared.iter().filter(|(known, _)| *known == kind).find_map(|(_, ring)| ring.upgrade());
-        if let Some(ring) = known.filter(|ring| ring.is_alive()) {
+        let shared = Shared::get()?;
+        if let Some(ring) = shared.find(kind) {
             return Ok(ring);
         }
+        // Made without the lock; where another thread was faster its ring is used, and this one closed.
         let ring = Arc::new(kind.builder(SHARED_ENTRIES).build_shared()?);
-        shared.push((kind, Arc::downgrade(&ring)));
+        let mut rings = shared.rings();
+        let theirs = rings.iter().filter(|(known, _)| *known == kind).find_map(|(_, ring)| ring.upgrade());
+        if let Some(theirs) = theirs {
+            return Ok(theirs);
+        }
+        rings.retain(|(_, ring)| ring.strong_count() != 0);
+        rings.push((kind, Arc::downgrade(&ring)));
         Ok(ring)
     }
 

@@ -112,7 +112,7 @@ fn mistakes_are_told_and_lose_nothing() {
             (device.read_block(0, &mut buffer), ErrorKind::InvalidInput, "8192"),
             (device.write_block(0, &buffer[..100]), ErrorKind::InvalidInput, "100"),
             (device.read_run(0, &mut buffer[..4097]), ErrorKind::InvalidInput, "4097"),
-            (device.read_run(0, &mut []), ErrorKind::InvalidInput, "0 bytes"),
+            (device.read_run(0, &mut []), ErrorKind::InvalidInput, "no bytes"),
             (device.read_block(10, &mut buffer[..4096]), ErrorKind::OutOfRange, "block 10"),
             (device.read_run(9, &mut buffer), ErrorKind::OutOfRange, "block 9"),
             (device.write_run(u64::MAX, &buffer), ErrorKind::OutOfRange, "0 to 9"),
@@ -155,6 +155,7 @@ fn opening_tells_what_is_wrong() {
             (&*path, options().queue_depth(0), ErrorKind::InvalidInput, "queue depth 0"),
             (&*path, options().queue_depth(5000), ErrorKind::InvalidInput, "4096"),
             (&*missing, options().create(5000), ErrorKind::InvalidInput, "5000"),
+            (&*path, options().pool_size(usize::MAX), ErrorKind::InvalidInput, "pool size"),
             (&*path, options().iopoll(true).direct(false), ErrorKind::InvalidInput, "O_DIRECT"),
         ] {
             let error = block::open(target, &options).unwrap_err();

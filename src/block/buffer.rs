@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
+#[cfg(uring)]
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(uring)]
@@ -13,7 +15,8 @@ use crate::pool::Buf;
 /// Zeroed bytes at an aligned address.
 ///
 /// One that a device gives ([`crate::block::BlockDevice::aligned_buffer`]) may be a lease of the memory that the device has
-/// registered with the kernel, which makes transfers cheaper still; dropping it gives the lease back.
+/// registered with the kernel, which makes transfers cheaper still; dropping it gives the lease back. In the child of a `fork`
+/// such a lease reads as zeroes.
 pub struct AlignedBuffer(Memory);
 
 enum Memory {
@@ -22,6 +25,7 @@ enum Memory {
     Lease {
         buf: Buf,
         bytes: usize,
+        _lent: Arc<()>,
     },
 }
 
@@ -51,11 +55,11 @@ impl AlignedBuffer {
         Ok(Self(Memory::Heap(Heap { start, layout })))
     }
 
-    /// The first `bytes` of a lease.
+    /// The first `bytes` of a lease; `lent` counts such leases.
     #[cfg(uring)]
-    pub(crate) fn of_lease(mut buf: Buf, bytes: usize) -> Self {
+    pub(crate) fn of_lease(mut buf: Buf, bytes: usize, lent: Arc<()>) -> Self {
         buf[..bytes].fill(0);
-        Self(Memory::Lease { buf, bytes })
+        Self(Memory::Lease { buf, bytes, _lent: lent })
     }
 }
 
@@ -79,7 +83,7 @@ impl Deref for AlignedBuffer {
             // SAFETY: `layout.size()` initialised bytes start here, borrowed as `self` is.
             Memory::Heap(heap) => unsafe { slice::from_raw_parts(heap.start.as_ptr(), heap.layout.size()) },
             #[cfg(uring)]
-            Memory::Lease { buf, bytes } => &buf[..*bytes],
+            Memory::Lease { buf, bytes, .. } => &buf[..*bytes],
         }
     }
 }
@@ -90,7 +94,7 @@ impl DerefMut for AlignedBuffer {
             // SAFETY: as for `deref`, borrowed exclusively as `self` is.
             Memory::Heap(heap) => unsafe { slice::from_raw_parts_mut(heap.start.as_ptr(), heap.layout.size()) },
             #[cfg(uring)]
-            Memory::Lease { buf, bytes } => &mut buf[..*bytes],
+            Memory::Lease { buf, bytes, .. } => &mut buf[..*bytes],
         }
     }
 }

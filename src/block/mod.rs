@@ -30,6 +30,12 @@
 //! cannot be asked for. A *run* is consecutive blocks in one buffer. A *batch* is any number of runs anywhere on the
 //! device: they are in flight together, [`BlockDevice::max_batch`] at a time, and complete in any order.
 //!
+//! # fork
+//!
+//! A device that was open before a `fork` goes on in the parent as if nothing had happened; the lock stays with the parent.
+//! The child should leave it alone: it may use it as long as the parent had no other threads that did, and buffers that the
+//! device lent are zeroes there.
+//!
 //! # What is durable when
 //!
 //! A write is in the device's hands when the call returns, and on stable storage once a later [`BlockDevice::flush`]
@@ -77,7 +83,7 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     /// What an address in memory should be a multiple of, in bytes, to be used without a copy.
     fn alignment(&self) -> usize;
 
-    /// Requests that are in flight together at most (per thread).
+    /// Requests of a batch that are in flight together at most, per thread: the queue depth. A batch may be longer.
     fn max_batch(&self) -> usize;
 
     /// The way that the blocks are reached: [`Backend::Uring`] or [`Backend::File`].
@@ -263,5 +269,9 @@ impl BlockDevice for Device {
 
     fn flush(&self) -> Result<()> {
         self.get().flush()
+    }
+
+    fn aligned_buffer(&self, bytes: usize) -> Result<AlignedBuffer> {
+        self.get().aligned_buffer(bytes)
     }
 }

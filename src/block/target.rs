@@ -56,7 +56,7 @@ impl Target {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if options.create.is_none() || options.read_only {
                     let error = Error::from_io(error, format_args!("open {name}"));
-                    return Err(if options.read_only { error } else { error.with_hint("give a size to create it") });
+                    return Err(if options.read_only { error } else { error.with_hint("Options::create makes it") });
                 }
                 created = true;
             }
@@ -64,9 +64,17 @@ impl Target {
         }
 
         let mut degraded = Vec::new();
-        let (file, mut direct) = open_file(path, options, created, &mut degraded)?;
+        let (file, mut direct) = match open_file(path, options, created, &mut degraded) {
+            // Somebody made it in the meantime.
+            Err(error) if created && error.kind() == ErrorKind::AlreadyExists => {
+                created = false;
+                open_file(path, options, created, &mut degraded)?
+            }
+            opened => opened?,
+        };
         let opened = Self::finish(path, options, file, created, &mut direct, degraded);
-        if opened.is_err() && created {
+        let is_ours = opened.as_ref().is_err_and(|error| error.kind() != ErrorKind::Busy);
+        if is_ours && created {
             // Made a moment ago by us and of no use to anybody; that it may be gone already changes nothing.
             let _ = std::fs::remove_file(path);
         }
@@ -159,7 +167,11 @@ impl Target {
     pub(crate) fn check(&self, operation: &str, block: u64, bytes: usize) -> Result<u64> {
         let block_size = u64::from(self.block_size);
         let length = bytes as u64;
-        if length == 0 || length % block_size != 0 {
+        if length == 0 {
+            let message = format!("{operation} of block {block} of {}: the buffer has no bytes", self.path.display());
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        if length % block_size != 0 {
             let message = format!(
                 "{operation} of block {block} of {}: a buffer of {length} bytes is no multiple of the block size {block_size}",
                 self.path.display()

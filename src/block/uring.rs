@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
 use crate::shared::SharedRing;
 use crate::table::{Finished, Held, Ticket};
-use crate::thread_rings::{RingKind, ThreadRings};
+use crate::thread_rings::{PoolGivenUp, RingKind, ThreadRings};
 use crate::{Unavailable, available};
 
 /// Longest piece, in bytes: a multiple of every block size.
@@ -52,6 +52,10 @@ pub struct UringBlockDevice {
     /// Completions are polled for; off for good when the target turns out not to be able to.
     polls: AtomicBool,
     pool: Pool,
+    /// After the pool.
+    _pool_given_up: PoolGivenUp,
+    /// Counts the leases of the pool that are lent out as buffers.
+    lent: Arc<()>,
     /// For threads that can get no ring of their own, and the same without polling.
     shared: [Option<Arc<SharedRing>>; 2],
     /// The pool could not be registered on a ring, and is not tried on others.
@@ -81,6 +85,8 @@ impl UringBlockDevice {
             sqpoll: options.sqpoll,
             polls: AtomicBool::new(options.iopoll),
             pool,
+            _pool_given_up: PoolGivenUp,
+            lent: Arc::new(()),
             shared: [None, None],
             unregistered: AtomicBool::new(false),
             degraded,
@@ -213,10 +219,13 @@ impl UringBlockDevice {
     #[cold]
     fn degrade(&self, sentence: String) {
         let mut degraded = self.degraded.lock().unwrap_or_else(PoisonError::into_inner);
-        if !degraded.contains(&sentence) {
-            log::warn!("{}: {sentence}", self.blocking.target.path.display());
-            degraded.push(sentence);
+        if degraded.contains(&sentence) {
+            return;
         }
+        degraded.push(sentence.clone());
+        // A logger may ask for the report.
+        drop(degraded);
+        log::warn!("{}: {sentence}", self.blocking.target.path.display());
     }
 
     fn run<R: Request>(&self, requests: &mut [R]) {
@@ -437,7 +446,10 @@ impl<'a, R: Request> Transfer<'a, R> {
             let wait = if self.has_more() { self.pieces.len().div_ceil(2) } else { self.pieces.len() };
             if let Err(error) = lane.submit_and_wait(wait, &self.pieces) {
                 if is_passing(&error) && (is_signal(&error) || self.setbacks.may_try_again()) {
-                    lane.with(|core| core.reap(|_| ()))?;
+                    if let Lane::Own(core) = lane {
+                        // A shared ring's completions are its leader's to take.
+                        core.reap(|_| ());
+                    }
                     std::thread::yield_now();
                 } else {
                     self.take_back(lane);
@@ -713,10 +725,13 @@ impl BlockDevice for UringBlockDevice {
     }
 
     fn aligned_buffer(&self, bytes: usize) -> Result<AlignedBuffer> {
-        // Registered memory where it fits: the kernel need not look up its pages then.
-        match (bytes, self.pool.lease()) {
-            (1.., Some(buf)) if bytes <= buf.len() => Ok(AlignedBuffer::of_lease(buf, bytes)),
-            _ => AlignedBuffer::new(bytes, self.alignment()),
+        // Registered memory where it fits, since the kernel need not look up its pages then; not all of it, so that
+        // unaligned memory still has something to pass through.
+        let lent = Arc::strong_count(&self.lent) - 1;
+        let may_lend = (1..=self.pool.slot_size()).contains(&bytes) && lent < self.pool.slots() as usize / 2;
+        match may_lend.then(|| self.pool.lease()).flatten() {
+            Some(buf) => Ok(AlignedBuffer::of_lease(buf, bytes, Arc::clone(&self.lent))),
+            None => AlignedBuffer::new(bytes, self.alignment()),
         }
     }
 }

@@ -94,3 +94,57 @@ fn a_daemon_that_reused_the_descriptor_keeps_its_file() {
         unsafe { libc::fcntl(descriptor, libc::F_GETFD) >= 0 }
     });
 }
+
+#[cfg(feature = "block")]
+mod device {
+    use sysuring::block::{self, BlockDevice, Options};
+
+    use super::{common, in_child};
+
+    #[test]
+    fn the_lock_stays_with_the_parent() {
+        let Some(_) = common::ring(1) else { return };
+        let directory = common::directory();
+        let path = directory.path().join("disk");
+        let options = Options::new().create(8 * 4096);
+        let device = block::open(&path, &options).unwrap();
+        device.write_block(1, &[1; 4096]).unwrap();
+        let mut device = Some(device);
+        in_child(|| {
+            let device = device.take().unwrap();
+            let mut block = [0; 4096];
+            device.read_block(1, &mut block).unwrap();
+            device.write_block(2, &[2; 4096]).unwrap();
+            drop(device);
+            block == [1; 4096]
+        });
+        assert!(block::open(&path, &options).is_err(), "the child released the parent's lock");
+        let mut block = [0; 4096];
+        device.as_ref().unwrap().read_block(2, &mut block).unwrap();
+        assert_eq!(block, [2; 4096]);
+    }
+
+    #[test]
+    fn a_child_opens_devices_while_the_parent_does() {
+        let Some(_) = common::ring(1) else { return };
+        let directory = common::directory();
+        let (mine, childs) = (directory.path().join("mine"), directory.path().join("childs"));
+        let options = Options::new().create(4096).queue_depth(2).pool_size(4096);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    block::open(&mine, &options).unwrap();
+                }
+            });
+            for _ in 0..50 {
+                in_child(|| {
+                    // SAFETY: ends a child that hangs by a signal.
+                    unsafe { libc::alarm(20) };
+                    block::open(&childs, &options).unwrap().write_block(0, &[3; 4096]).is_ok()
+                });
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+}

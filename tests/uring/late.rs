@@ -161,8 +161,7 @@ fn a_filter_with_enosys_came_after() {
 
 #[test]
 fn too_many_files_is_asked_about_again() {
-    // The library is loaded and asked by `in_process` before this; an answer that is kept would hide what is tested, so the
-    // limit is set in a process that asks for the first time.
+    // In a process that asks for the first time: an answer that is kept would hide what is tested.
     const NAME: &str = "uring::late::too_many_files_is_asked_about_again";
     if std::env::var_os(CHILD).is_none() {
         if let Err(reason) = sysuring::available() {
@@ -173,8 +172,6 @@ fn too_many_files_is_asked_about_again() {
         assert!(status.success());
         return;
     }
-    let load = sysuring::Library::get();
-    assert!(load.is_loaded());
     let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the limits are written and read during the calls.
     let reason = unsafe {
@@ -185,8 +182,48 @@ fn too_many_files_is_asked_about_again() {
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const old);
         reason
     };
-    assert_eq!(reason.unwrap_err().reason(), Reason::TooManyFiles);
+    let reason = reason.unwrap_err();
+    assert_eq!(reason.reason(), Reason::TooManyFiles, "{reason}");
     sysuring::available().unwrap();
+}
+
+/// A logger that asks the device that logs; it is called while nothing of the device's is locked.
+struct Curious;
+
+static ASKED: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
+
+impl log::Log for Curious {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, _: &log::Record<'_>) {
+        if let Some(device) = ASKED.get() {
+            device.read_block(0, &mut [0; 4096]).unwrap();
+            assert!(!device.report().degraded.is_empty());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_logger_may_use_the_device() {
+    in_process("a_logger_may_use_the_device", |device, _| {
+        // SAFETY: ends the process where it hangs.
+        unsafe { libc::alarm(30) };
+        log::set_logger(&Curious).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+        let directory = common::directory();
+        let options = Options::new().backend(Backend::Uring).create(4096);
+        ASKED.set(block::open(directory.path().join("asked"), &options).unwrap()).unwrap();
+        ThreadRings::set_limit(64);
+        limit(libc::RLIMIT_NOFILE, 0);
+        let asked = ASKED.get().unwrap();
+        std::thread::spawn(|| ASKED.get().unwrap().write_block(0, &[1; 4096]).unwrap()).join().unwrap();
+        report_says(asked, &["EMFILE"]);
+        assert_eq!(device.block_count(), BLOCKS as u64);
+    });
 }
 
 /// What it can't do at once the kernel leaves to threads of its own, and `RLIMIT_NPROC` counts those as well: writes that

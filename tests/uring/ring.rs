@@ -366,3 +366,81 @@ fn what_was_never_submitted_comes_back_when_the_ring_is_dropped() {
     drop(ring);
     assert!(pool.lease().is_some() && pool.lease().is_some());
 }
+
+#[test]
+fn flags_without_a_name_reach_no_entry() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let file = ring.register_file(&File::open("/proc/self/exe").unwrap()).unwrap();
+    let pool = Pool::new(1, 64).unwrap();
+    // Linked, the failing cancel would keep the read's completion back.
+    let forged = (sys::IOSQE_IO_LINK | sys::IOSQE_CQE_SKIP_SUCCESS) as u8;
+    let entry = ring.get_sqe().unwrap().prep_cancel64(UserData::from(5), 0);
+    entry.set_flags(SqeFlags::from_bits_retain(forged)).set_flags(SqeFlags::from_bits_retain(forged));
+    ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    let done = wait_for(&mut ring, 1).pop().unwrap();
+    assert_eq!(done.result().unwrap(), 64);
+}
+
+#[test]
+fn what_a_polling_thread_was_not_shown_comes_back() {
+    let Some(_) = common::ring(1) else { return };
+    let mut ring = match Ring::builder(8).sqpoll(Duration::from_millis(1)).build() {
+        Ok(ring) => ring,
+        Err(error) => return common::skip(error),
+    };
+    let file = ring.register_file(&File::open("/proc/self/exe").unwrap()).unwrap();
+    let pool = Pool::new(1, 64).unwrap();
+    ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    drop(ring);
+    assert!(pool.lease().is_some());
+}
+
+#[test]
+fn limits_of_any_length_are_taken() {
+    let Some(mut ring) = common::ring(8) else { return };
+    assert_eq!(ring.submit_and_wait_timeout(0, Duration::from_secs(9)).unwrap(), 0);
+    assert_eq!(ring.submit_and_wait_timeout(1, Duration::from_millis(1)).unwrap(), 0);
+    ring.nop().unwrap();
+    ring.shutdown(Duration::MAX).unwrap();
+}
+
+#[test]
+fn a_full_ring_can_still_cancel_by_a_raw_entry() {
+    let Some(mut ring) = common::ring(1) else { return };
+    let (reader, _writer) = common::pipe();
+    let file = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(2, 64).unwrap();
+    let tickets: Vec<Ticket> = (0..2)
+        .map(|_| {
+            let ticket = ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+            ring.submit().unwrap();
+            ticket
+        })
+        .collect();
+    assert_eq!(ring.cancel(tickets[0]).unwrap_err().reason(), RejectReason::TableFull);
+    ring.get_sqe().unwrap().prep_cancel_ticket(tickets[0]);
+    let done = wait_for(&mut ring, 1).pop().unwrap();
+    assert_eq!(done.ticket(), tickets[0]);
+    assert_eq!(done.result().unwrap_err().kind(), ErrorKind::Cancelled);
+}
+
+#[test]
+fn a_table_of_files_has_a_sensible_size() {
+    let Some(_) = common::ring(1) else { return };
+    for files in [0, u32::MAX] {
+        let mut ring = Ring::builder(1).files(files).build().unwrap();
+        let error = ring.register_file(&File::open("/dev/null").unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("RingBuilder::files"), "{error}");
+    }
+    for (builder, word) in [
+        (Ring::builder(8).cq_entries(4), "cq_entries"),
+        (Ring::builder(8).sqpoll_cpu(0), "needs sqpoll"),
+        (Ring::builder(8).sqpoll(Duration::ZERO).defer_taskrun(true), "excludes"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let deferred = Ring::builder(8).defer_taskrun(true).coop_taskrun(false).fall_back_flags(true).build().unwrap();
+    assert!(deferred.flags().contains(sysuring::SetupFlags::TASKRUN_FLAG));
+}
