@@ -15,6 +15,26 @@
 //! goes on without; with `link` it is linked to it. Both together are linked, and called by pointer. The header that the
 //! program was built with and the library that it runs with may differ, from liburing 2.3 on: [`Library`] tells both.
 //!
+//! # Words
+//!
+//! * A *lease* ([`Buf`]) is a slot of a [`Pool`] in somebody's hands. The kernel takes it for the time of an operation and the
+//!   completion gives it back; a call that starts nothing gives it back at once, inside of [`Rejected`].
+//! * The *table* of a ring has an entry for each operation that was started and has not been taken; it has as many entries as
+//!   the completion queue.
+//! * *Raw* is what goes through [`Ring::get_sqe`]: liburing's helpers and obligations. A *tag* in the top two bits of
+//!   `user_data` keeps it apart from the rest.
+//! * A pool is *retired* when its last handle goes while the kernel may still write to it: its addresses are never used again.
+//! * A ring is *poisoned* when the kernel had to drop completions; it cannot be used any more.
+//!
+//! # What is shared, and how many
+//!
+//! | | unless set | by |
+//! |---|---|---|
+//! | operations in flight, per device and thread | 64 | `block::Options::queue_depth` |
+//! | memory that a device registers on each of its rings | 1 MiB | `block::Options::pool_size` |
+//! | threads with a ring of their own; others share one, which is no fault and not reported | the number of processors | [`ThreadRings::set_limit`] |
+//! | files registered on a ring | 64 | [`RingBuilder::files`] |
+//!
 //! # Features
 //!
 //! * `dlopen` (default), `link`: how liburing is reached. With neither, and on other systems than Linux, there is no ring,

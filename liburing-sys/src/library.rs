@@ -88,18 +88,20 @@ impl fmt::Display for LoadError {
         match self {
             Self::Open { file, reason } => {
                 write!(f, "cannot load {}: {reason}", file.display())?;
-                if file == Path::new(FILE_NAME) {
-                    f.write_str(
-                        "; install liburing2 (apt), liburing (dnf, pacman, apk) or liburing2 \
-                         (zypper)",
-                    )?;
+                // The loader has one kind of error only, and says in words which it is.
+                if file != Path::new(FILE_NAME) {
+                    return Ok(());
                 }
-                Ok(())
+                f.write_str(if reason.contains("No such file") {
+                    "; install liburing2 (apt, zypper) or liburing (dnf, pacman, apk)"
+                } else {
+                    "; is the file that the dynamic loader finds by that name liburing's? see LD_LIBRARY_PATH"
+                })
             }
             Self::TooOld { file } => write!(
                 f,
-                "{} is older than liburing {OLDEST_VERSION}: it has no {}; upgrade liburing2 \
-                 (apt, zypper) or liburing (dnf, pacman, apk)",
+                "{} is older than liburing {OLDEST_VERSION}, or another library: it has no {}; upgrade liburing2 \
+                 (apt, zypper) or liburing (dnf, pacman, apk), or see LD_LIBRARY_PATH",
                 file.display(),
                 WITNESS.to_string_lossy()
             ),

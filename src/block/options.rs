@@ -86,7 +86,8 @@ impl Options {
 
     /// Creates the file, `bytes` long, where it does not exist.
     ///
-    /// A file that exists is opened as it is if it has just that size, and is an error otherwise.
+    /// A file that exists is opened as it is if it has just that size, and is an error otherwise. With
+    /// [`Options::read_only`] nothing is created.
     #[must_use]
     pub fn create(mut self, bytes: u64) -> Self {
         self.create = Some(bytes);
