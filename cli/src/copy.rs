@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,7 +18,7 @@ use crate::plain::{self, Kind, failure};
 
 /// Longest run of blocks that is one request, in bytes: longer ones are not faster.
 const RUN: usize = 256 << 10;
-/// Memory for a batch, in bytes: a deep queue gets shorter runs.
+/// Memory for a batch at most, in bytes: a deep queue gets shorter runs, and fewer of them where a run is one block.
 const BATCH: usize = 16 << 20;
 
 /// Copy a file, an image or a block device
@@ -25,9 +26,13 @@ const BATCH: usize = 16 << 20;
 /// The copy is byte-identical for every size, and on stable storage when the exit status is 0.
 ///
 /// A DST that does not exist is created with SRC's size and permissions; a regular file gets SRC's size; a block device
-/// must be at least as large as SRC, and keeps what lies behind. SRC and DST are locked meanwhile. A copy that fails half
-/// way leaves DST incomplete, with SRC's size already, as cp does; one that fails before the first write leaves DST as
-/// it was.
+/// must be at least as large as SRC, and keeps what lies behind. Every block is written: the holes of a sparse SRC are
+/// filled with zeroes in DST. SRC and DST are locked meanwhile.
+///
+/// A copy that fails half way leaves DST incomplete, as large as SRC or as before, whichever is larger; one that fails
+/// before the first write leaves DST as it was, or removes it where there was none.
+///
+/// Each thread takes up to 16 MiB of memory for the data of its requests, and twice that while it verifies.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// What to copy: a regular file or a block device
@@ -39,7 +44,7 @@ pub(crate) struct Arguments {
     /// Bytes in a block: a power of two from 512 to 65536
     #[arg(long, value_name = "N", default_value = "4096", value_parser = parse_block_size)]
     block_size: u32,
-    /// Requests that each thread has in flight
+    /// Requests that each thread has in flight, or fewer where their data would take more than 16 MiB
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     depth: u32,
     #[command(flatten)]
@@ -61,26 +66,105 @@ pub(crate) struct Arguments {
 /// One end of the copy.
 #[derive(Debug)]
 struct End {
+    /// Of a regular destination. Put back, where it has to be, while the lock is still held.
+    before: Option<Before>,
     // Closed before `_lock` is given up.
     device: Device,
     /// For what is no whole block.
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     /// Holds the lock where it had to be taken before the device could be opened.
     _lock: Option<Device>,
 }
 
-/// A file that was made for this copy, and is removed again unless the copy gets as far as writing to it.
-struct Created<'a> {
-    path: Option<&'a Path>,
+/// What a regular destination was before the copy, and becomes again unless the copy gets as far as writing to it.
+#[derive(Debug)]
+struct Before {
+    path: PathBuf,
+    file: Arc<File>,
+    /// Its size; `None` where it was made for this copy.
+    size: Option<u64>,
+    state: Mutex<State>,
 }
 
-impl Drop for Created<'_> {
-    fn drop(&mut self) {
-        if let Some(path) = self.path {
-            // It is empty and ours; the error that brought us here is the one to tell.
-            let _ = fs::remove_file(path);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing of the file was changed.
+    Untouched,
+    /// The file may be longer or have more room; its bytes are what they were.
+    Prepared,
+    /// Bytes of the file may have been replaced: there is no way back.
+    Written,
+}
+
+impl Before {
+    fn new(path: &Path, file: &Arc<File>, size: Option<u64>) -> Self {
+        Self { path: path.to_owned(), file: Arc::clone(file), size, state: Mutex::new(State::Untouched) }
+    }
+
+    /// Makes the file as long as the source where it is shorter: a device has the blocks that it had when it was opened.
+    fn grow(&mut self, size: u64) -> Result<()> {
+        if self.size.unwrap_or(0) >= size {
+            return Ok(());
         }
+        *self.state.get_mut().unwrap_or_else(PoisonError::into_inner) = State::Prepared;
+        set_size(&self.path, &self.file, size)
+    }
+
+    /// Comes before every write. The first time it takes the room for all of them, or says that there is none.
+    fn begin_writing(&self, size: u64) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *state == State::Written {
+            return Ok(());
+        }
+        *state = State::Prepared;
+        plain::allocate(&self.file, size).map_err(|error| {
+            failure(format_args!("allocate {size} bytes (from offset 0) for {}", self.path.display()), &error)
+        })?;
+        *state = State::Written;
+        Ok(())
+    }
+
+    /// Whether the file is longer than the copy shall be.
+    fn is_longer(&self, size: u64) -> bool {
+        self.size.is_some_and(|before| before > size)
+    }
+}
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        let state = *self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // The error that brought us here is the one to tell, whatever comes of these.
+        let _ = match (state, self.size) {
+            (State::Written, _) | (State::Untouched, Some(_)) => Ok(()),
+            (State::Untouched | State::Prepared, None) => fs::remove_file(&self.path),
+            // Gives back the room behind the end too.
+            (State::Prepared, Some(size)) => self.file.set_len(size),
+        };
+    }
+}
+
+impl End {
+    /// Comes before every write to a destination for `size` bytes.
+    fn begin_writing(&self, size: u64) -> Result<()> {
+        self.before.as_ref().map_or(Ok(()), |before| before.begin_writing(size))
+    }
+
+    /// Cuts off what a destination has behind the `size` bytes that were written to it.
+    fn cut(&self, size: u64) -> Result<()> {
+        let Some(before) = &self.before else { return Ok(()) };
+        // An empty source has had nothing written so far.
+        before.begin_writing(size)?;
+        if before.is_longer(size) { set_size(&self.path, &self.file, size) } else { Ok(()) }
+    }
+
+    /// The error where there are fewer bytes than there were said to be.
+    fn too_short(&self) -> anyhow::Error {
+        anyhow!(
+            "{} ends before the size that it had when it was opened: it changed meanwhile, or its size is not that of its \
+             contents, as in /proc and /sys; copy it when nobody writes to it, or with cat",
+            self.path.display()
+        )
     }
 }
 
@@ -109,19 +193,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     let start = Instant::now();
     let source = open_source(arguments)?;
-    let size = plain::size(source_path, &source.file)?;
+    let size = source_size(&source)?;
     if source.device.block_count() != size / u64::from(arguments.block_size) {
         bail!("{} changed its size while it was opened; copy it when nobody writes to it", source_path.display());
     }
 
-    let was_missing = destination_metadata.is_none();
+    // Before anything is made: at the end it would be too late to find that it cannot be had.
+    let parent = if destination_metadata.is_none() { plain::open_parent(destination_path)? } else { None };
     let (destination, permissions) = match destination_metadata {
         Some(metadata) => (open_destination(arguments, &metadata, size)?, None),
         None => create_destination(arguments, &source_metadata, size)?,
     };
     let progress = progress_bar(arguments, size, "copying");
-    copy_blocks(arguments, &source, &destination, &progress)?;
+    copy_blocks(arguments, &source, &destination, size, &progress)?;
     copy_tail(&source, &destination, size)?;
+    destination.cut(size)?;
     if let Some(permissions) = permissions {
         destination
             .file
@@ -133,8 +219,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .file
         .sync_all()
         .map_err(|error| failure(format_args!("flush of {}", destination_path.display()), &error))?;
-    if was_missing {
-        plain::sync_parent(destination_path)?;
+    if let Some(parent) = parent {
+        parent.sync_all().map_err(|error| {
+            failure(format_args!("flush of the directory of {}", destination_path.display()), &error)
+        })?;
     }
     progress.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();
@@ -199,10 +287,25 @@ fn open_source(arguments: &Arguments) -> Result<End> {
     let path = &arguments.source;
     let device = open_device(path, &options(arguments).read_only(true))?;
     let file = File::open(path).map_err(|error| failure(format_args!("open {}", path.display()), &error))?;
-    Ok(End { device, file, path: path.clone(), _lock: None })
+    Ok(End { before: None, device, file: Arc::new(file), path: path.clone(), _lock: None })
 }
 
-/// Opens a destination that exists. Nothing of it is changed before it is locked and known to have room.
+/// The size of the source, which must be one that can be believed.
+fn source_size(source: &End) -> Result<u64> {
+    let name = source.path.display();
+    let size = plain::size(&source.path, &source.file)
+        .map_err(|error| anyhow!("{error}; a source needs a size and to be seekable: copy this one with cat"))?;
+    // Files that the kernel makes up have contents and no size.
+    if size == 0 && plain::read_at(&source.file, &mut [0], 0).is_ok() {
+        bail!(
+            "{name} has contents, but its size is 0: it changed while it was opened, or has none, as in /proc; copy it \
+               when nobody writes to it, or with cat"
+        );
+    }
+    Ok(size)
+}
+
+/// Opens a destination that exists. It is not changed before it is locked, and not shortened.
 fn open_destination(arguments: &Arguments, metadata: &fs::Metadata, size: u64) -> Result<End> {
     let path = &arguments.destination;
     let name = path.display();
@@ -218,15 +321,15 @@ fn open_destination(arguments: &Arguments, metadata: &fs::Metadata, size: u64) -
         if room < size {
             bail!("{name} has {room} bytes and {} has {size}; give a larger device", arguments.source.display());
         }
-        return Ok(End { device, file, path: path.clone(), _lock: None });
+        return Ok(End { before: None, device, file: Arc::new(file), path: path.clone(), _lock: None });
     }
-    // A device knows its size from when it was opened: one takes the lock, the other comes after the size is set.
+    // A device knows its size from when it was opened: one takes the lock, the other comes after the file has grown.
     let lock = open_device(path, &options.clone().backend(Backend::File))?;
-    let file = open_file()?;
-    let old_size = plain::size(path, &file)?;
-    set_size(path, &file, old_size, size)?;
+    let file = Arc::new(open_file()?);
+    let mut before = Before::new(path, &file, Some(plain::size(path, &file)?));
+    before.grow(size)?;
     let device = open_device(path, &options.exclusive(false))?;
-    Ok(End { device, file, path: path.clone(), _lock: Some(lock) })
+    Ok(End { before: Some(before), device, file, path: path.clone(), _lock: Some(lock) })
 }
 
 /// Makes the destination. The permissions are those that it shall have at the end, where it cannot be written with them.
@@ -251,12 +354,12 @@ fn create_destination(
         ),
         _ => failure(format_args!("create {}", path.display()), &error),
     })?;
-    let mut created = Created { path: Some(path) };
+    let file = Arc::new(file);
+    let mut before = Before::new(path, &file, None);
     let permissions = final_permissions(source_metadata, &file);
-    set_size(path, &file, 0, size)?;
+    before.grow(size)?;
     let device = open_device(path, &options(arguments))?;
-    created.path = None;
-    Ok((End { device, file, path: path.clone(), _lock: None }, permissions))
+    Ok((End { before: Some(before), device, file, path: path.clone(), _lock: None }, permissions))
 }
 
 /// What the source does not allow its owner either, and what the umask left.
@@ -274,15 +377,8 @@ fn final_permissions(_: &fs::Metadata, _: &File) -> Option<fs::Permissions> {
     None
 }
 
-/// Gives a regular file the room that it needs, then its size; a file that cannot have the room keeps its size.
-fn set_size(path: &Path, file: &File, old_size: u64, size: u64) -> Result<()> {
-    let name = path.display();
-    if let Err(error) = plain::allocate(file, size) {
-        // Gives back the room behind the end that was taken before there was no more.
-        let _ = file.set_len(old_size);
-        return Err(failure(format_args!("allocate {size} bytes (from offset 0) for {name}"), &error));
-    }
-    file.set_len(size).map_err(|error| failure(format_args!("set the size of {name} to {size}"), &error))
+fn set_size(path: &Path, file: &File, size: u64) -> Result<()> {
+    file.set_len(size).map_err(|error| failure(format_args!("set the size of {} to {size}", path.display()), &error))
 }
 
 /// The blocks of a copy, and how long a run is, in bytes.
@@ -291,7 +387,7 @@ fn plan(arguments: &Arguments, source: &Device) -> (Plan, usize) {
     let depth = arguments.depth as usize;
     let run = (BATCH / depth / block * block).clamp(block, RUN);
     let blocks = source.block_count();
-    let batch = ((run / block * depth) as u64).min(blocks.max(1));
+    let batch = ((run / block * depth.min(BATCH / run)) as u64).min(blocks.max(1));
     (Plan { blocks, batch, threads: arguments.threads.count() }, run)
 }
 
@@ -299,7 +395,6 @@ fn plan(arguments: &Arguments, source: &Device) -> (Plan, usize) {
 fn buffer(ends: [&Device; 2], plan: &Plan) -> Result<AlignedBuffer> {
     let [first, second] = ends;
     let pickier = if first.alignment() >= second.alignment() { first } else { second };
-    // A batch has at most `BATCH` bytes, or one block for each request.
     let bytes = usize::try_from(plan.batch).context("a batch does not fit in memory")? * first.block_size();
     Ok(pickier.aligned_buffer(bytes)?)
 }
@@ -309,14 +404,18 @@ fn bytes(range: &Range<u64>, block_size: usize) -> usize {
     usize::try_from(range.end - range.start).map_or(usize::MAX, |blocks| blocks * block_size)
 }
 
-fn read(device: &Device, first: u64, buffer: &mut [u8], run: usize) -> Result<()> {
+fn read(end: &End, first: u64, buffer: &mut [u8], run: usize) -> Result<()> {
+    let device = &end.device;
     let step = run / device.block_size();
     let mut requests: Vec<_> = (first..)
         .step_by(step)
         .zip(buffer.chunks_mut(run))
         .map(|(block, buffer)| ReadRequest::new(block, buffer))
         .collect();
-    Ok(device.read_blocks(&mut requests).map_err(Error::from)?)
+    device.read_blocks(&mut requests).map_err(Error::from).map_err(|error| match error.kind() {
+        ErrorKind::EndOfDevice => end.too_short(),
+        _ => error.into(),
+    })
 }
 
 fn write(device: &Device, first: u64, data: &[u8], run: usize) -> Result<()> {
@@ -326,16 +425,22 @@ fn write(device: &Device, first: u64, data: &[u8], run: usize) -> Result<()> {
     Ok(device.write_blocks(&mut requests).map_err(Error::from)?)
 }
 
-fn copy_blocks(arguments: &Arguments, source: &End, destination: &End, progress: &ProgressBar) -> Result<()> {
-    let (source, destination) = (&source.device, &destination.device);
-    let (plan, run) = plan(arguments, source);
+fn copy_blocks(
+    arguments: &Arguments,
+    source: &End,
+    destination: &End,
+    size: u64,
+    progress: &ProgressBar,
+) -> Result<()> {
+    let (plan, run) = plan(arguments, &source.device);
     for_each_batch(
         &plan,
-        || buffer([source, destination], &plan),
+        || buffer([&source.device, &destination.device], &plan),
         |buffer, range| {
-            let buffer = &mut buffer[..bytes(&range, source.block_size())];
+            let buffer = &mut buffer[..bytes(&range, source.device.block_size())];
             read(source, range.start, buffer, run)?;
-            write(destination, range.start, buffer, run)?;
+            destination.begin_writing(size)?;
+            write(&destination.device, range.start, buffer, run)?;
             progress.inc(buffer.len() as u64);
             Ok(())
         },
@@ -352,8 +457,8 @@ fn compare_blocks(arguments: &Arguments, source: &End, destination: &End, progre
             let block_size = source.device.block_size();
             let length = bytes(&range, block_size);
             let (wanted, found) = (&mut wanted[..length], &mut found[..length]);
-            read(&source.device, range.start, wanted, run)?;
-            read(&destination.device, range.start, found, run)?;
+            read(source, range.start, wanted, run)?;
+            read(destination, range.start, found, run)?;
             compare(wanted, found, range.start * block_size as u64, source, destination)?;
             progress.inc(length as u64);
             Ok(())
@@ -368,13 +473,16 @@ fn tail(device: &Device, size: u64) -> Option<(u64, Vec<u8>)> {
 }
 
 fn read_tail(end: &End, offset: u64, buffer: &mut [u8]) -> Result<()> {
-    plain::read_at(&end.file, buffer, offset)
-        .map_err(|error| failure(format_args!("read at offset {offset} of {}", end.path.display()), &error))
+    plain::read_at(&end.file, buffer, offset).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => end.too_short(),
+        _ => failure(format_args!("read at offset {offset} of {}", end.path.display()), &error),
+    })
 }
 
 fn copy_tail(source: &End, destination: &End, size: u64) -> Result<()> {
     let Some((offset, mut bytes)) = tail(&source.device, size) else { return Ok(()) };
     read_tail(source, offset, &mut bytes)?;
+    destination.begin_writing(size)?;
     plain::write_at(&destination.file, &bytes, offset)
         .map_err(|error| failure(format_args!("write at offset {offset} of {}", destination.path.display()), &error))
 }
@@ -463,6 +571,36 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_shrinks_is_named() {
+        let size = (9 << 20) + 100;
+        // In the last batch, in the tail, and all of it.
+        for left in [8 << 20, size - 1, 0] {
+            for backend in ["file", "auto"] {
+                let directory = tempfile::tempdir().unwrap();
+                let arguments = arguments(directory.path(), &["--depth=2", "--threads=1", "--backend", backend]);
+                fs::write(&arguments.source, vec![7_u8; size]).unwrap();
+                fs::write(&arguments.destination, "old").unwrap();
+                let source = open_source(&arguments).unwrap();
+                let metadata = fs::metadata(&arguments.destination).unwrap();
+                let destination = open_destination(&arguments, &metadata, size as u64).unwrap();
+                File::options().write(true).open(&arguments.source).unwrap().set_len(left as u64).unwrap();
+                let message = copy_blocks(&arguments, &source, &destination, size as u64, &ProgressBar::hidden())
+                    .and_then(|()| copy_tail(&source, &destination, size as u64))
+                    .unwrap_err()
+                    .to_string();
+                assert!(message.contains(&format!("{} ends before", arguments.source.display())), "{message}");
+                drop(destination);
+                let found = fs::read(&arguments.destination).unwrap();
+                if left == 0 {
+                    assert_eq!(found, b"old");
+                } else {
+                    assert_eq!(found.len(), size);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_batch_keeps_to_its_memory_and_to_whole_blocks() {
         let directory = tempfile::tempdir().unwrap();
         for (block, depth) in [("512", "1"), ("512", "4096"), ("4096", "3"), ("65536", "16"), ("65536", "4096")] {
@@ -474,8 +612,10 @@ mod tests {
             let depth = arguments.depth as usize;
             assert_eq!(run % block, 0);
             assert!((block..=RUN).contains(&run), "{run}");
-            assert_eq!(plan.batch, (run / block * depth) as u64);
-            assert!(run == block || run * depth <= BATCH, "{run} * {depth}");
+            let bytes = plan.batch as usize * block;
+            assert_eq!(bytes % run, 0);
+            assert!(bytes <= BATCH, "{bytes}");
+            assert!(bytes / run == depth || (run == block && bytes == BATCH), "{bytes} in runs of {run}");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `sysuring demo`: a block device made, written by several threads, read back, verified and measured.
 
-use std::env;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use crate::batches::{Plan, for_each_batch};
 use crate::measure;
 use crate::options::{BackendChoice, Threads};
 use crate::plain::failure;
+use crate::temporary;
 
 /// Bytes in a block of the demonstration.
 pub(crate) const BLOCK: usize = 4096;
@@ -31,7 +31,8 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Create a block device in a temporary file, write, read back, verify and measure it
 ///
-/// Takes a few seconds, and leaves nothing behind.
+/// Takes a few seconds, and leaves nothing behind, also where it is interrupted: the file is unlinked as soon as it is
+/// open.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Size of the device in MiB
@@ -59,6 +60,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .direct(place.direct)
         .backend(arguments.backend.into());
     let device = block::open(&path, &options)?;
+    let direct = device.report().direct;
+    let file = open_plain(&path, direct)
+        .map_err(|error| failure(format_args!("open {} for pread", path.display()), &error))?;
+    // Nothing needs the path any more, and what has none is gone whatever ends this program.
+    let kept = if cfg!(unix) {
+        unlink(&path, place.directory)?;
+        None
+    } else {
+        Some(place.directory)
+    };
     crate::print(format_args!(
         "device    {} MiB in {}, {} blocks of {BLOCK} bytes",
         arguments.size,
@@ -80,9 +91,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         verify_all(&device, &plan)
     })?;
 
-    let direct = device.report().direct;
-    let file = open_plain(&path, direct)
-        .map_err(|error| failure(format_args!("open {} for pread", path.display()), &error))?;
     let how = if direct { "O_DIRECT" } else { "through the page cache" };
     crate::print(format_args!(
         "measure   random reads of {BLOCK} bytes, {how}, one thread, median of {} rounds",
@@ -94,8 +102,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     crate::print(device.report())?;
     drop(file);
     device.close()?;
-    let directory = place.directory.path().to_owned();
-    place.directory.close().map_err(|error| failure(format_args!("remove {}", directory.display()), &error))
+    kept.map_or(Ok(()), |directory| unlink(&path, directory))
+}
+
+/// Removes the file and its directory.
+fn unlink(path: &Path, directory: TempDir) -> Result<()> {
+    fs::remove_file(path).map_err(|error| failure(format_args!("remove {}", path.display()), &error))?;
+    let name = directory.path().to_owned();
+    directory.close().map_err(|error| failure(format_args!("remove {}", name.display()), &error))
 }
 
 /// Carries out a step, and says how long it took and, where it moved `bytes`, how fast it was.
@@ -121,36 +135,39 @@ struct Place {
 impl Place {
     fn find(wanted: Option<&Path>) -> Result<Self> {
         if let Some(wanted) = wanted {
-            let directory = temporary(wanted)?;
+            let directory = temporary::directory(wanted)?;
             let direct = takes_direct(directory.path());
             let remark = (!direct).then(|| format!("no O_DIRECT in {}: through the page cache", wanted.display()));
             return Ok(Self { directory, direct, remark });
         }
-        let usual = env::temp_dir();
-        let mut places = vec![usual.clone()];
-        if cfg!(unix) {
-            places.push("/var/tmp".into());
-        }
-        places.extend(env::current_dir());
-        for place in &places {
+        // Why the places before are not taken, and the first that can be written to at least.
+        let (mut reasons, mut usable) = (Vec::new(), None);
+        let mut first_error = None;
+        for place in temporary::places() {
             // A place that cannot be written to is no error while there are others.
-            let Ok(directory) = temporary(place) else { continue };
+            let directory = match temporary::directory(&place) {
+                Ok(directory) => directory,
+                Err(error) => {
+                    reasons.push(error.to_string());
+                    first_error.get_or_insert(error);
+                    continue;
+                }
+            };
             if takes_direct(directory.path()) {
-                let remark = (*place != usual).then(|| format!("no O_DIRECT in {}", usual.display()));
-                return Ok(Self { directory, direct: true, remark });
+                return Ok(Self { directory, direct: true, remark: reasons.into_iter().next() });
             }
+            reasons.push(format!("no O_DIRECT in {}", place.display()));
+            usable.get_or_insert(directory);
         }
-        let remark = Some("no O_DIRECT there nor in the current directory: through the page cache".to_owned());
-        Ok(Self { directory: temporary(&usual)?, direct: false, remark })
+        match (usable, first_error) {
+            (Some(directory), _) => {
+                let remark = Some("no O_DIRECT there nor in the current directory: through the page cache".to_owned());
+                Ok(Self { directory, direct: false, remark })
+            }
+            (None, Some(error)) => bail!("{error}; give another place (option --directory)"),
+            (None, None) => bail!("there is no directory for temporary files; give one (option --directory)"),
+        }
     }
-}
-
-fn temporary(place: &Path) -> Result<TempDir> {
-    tempfile::Builder::new().prefix("sysuring-demo.").tempdir_in(place).map_err(|error| {
-        // The crate's own error has the path a second time.
-        let error = error.raw_os_error().map_or(error, io::Error::from_raw_os_error);
-        failure(format_args!("create a directory in {}", place.display()), &error)
-    })
 }
 
 /// Whether O_DIRECT means something in a directory: file systems in memory accept it since Linux 6.6, and have nothing
@@ -165,7 +182,7 @@ fn takes_direct(directory: &Path) -> bool {
     let path = directory.join("direct");
     let accepted = File::create(&path).and_then(|_| open_plain(&path, true)).is_ok();
     // It goes with its directory anyway.
-    let _ = std::fs::remove_file(&path);
+    let _ = fs::remove_file(&path);
     accepted
 }
 

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use sysuring::block::{self, BlockDevice, Options};
 use sysuring::{Library, Probe};
+
+use crate::temporary;
 
 /// Bytes in the device that is opened to see which backend it gets.
 const PROBE_DEVICE: u64 = 4096;
@@ -39,8 +42,9 @@ struct Info {
     operations: BTreeMap<&'static str, bool>,
     /// `None` where no device could be opened to see.
     backend: Option<String>,
+    /// Why that is not io_uring, or why it is not known.
     #[serde(skip)]
-    backend_error: Option<String>,
+    backend_reason: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,8 +76,8 @@ impl Info {
         let unavailable = sysuring::available().err();
         // Before the probe, which makes many rings: the kernel gives back the locked memory of a ring only a while after
         // it was closed, and where little may be locked there would be none left.
-        let (backend, backend_error) = match backend() {
-            Ok(backend) => (Some(backend), None),
+        let (backend, backend_reason) = match backend() {
+            Ok((backend, reason)) => (Some(backend), reason),
             Err(error) => (None, Some(format!("{error:#}"))),
         };
         let probe = Probe::get().unwrap_or_default();
@@ -93,7 +97,7 @@ impl Info {
             setup_flags: probe.setup_flags.into_iter().collect(),
             operations: probe.operations.into_iter().collect(),
             backend,
-            backend_error,
+            backend_reason,
         }
     }
 
@@ -103,7 +107,11 @@ impl Info {
             None => writeln!(text, "io_uring works here")?,
             Some(reason) => writeln!(text, "io_uring does not work here: {reason}")?,
         }
-        match (&self.backend, &self.backend_error) {
+        match (&self.backend, &self.backend_reason) {
+            // There may be a ring, but none any more once the file is open.
+            (Some(backend), Some(reason)) if self.ring.available => {
+                writeln!(text, "a block device gets the backend {backend}: {reason}")?;
+            }
             (Some(backend), _) => writeln!(text, "a block device gets the backend {backend}")?,
             (None, error) => {
                 let error = error.as_deref().unwrap_or("nothing says why");
@@ -177,12 +185,27 @@ fn words<'a>(text: &mut String, name: &str, prefix: &str, words: impl Iterator<I
     line(text, name, if current.is_empty() { "none" } else { &current })
 }
 
-/// The backend that a small device in a temporary file gets.
-fn backend() -> Result<String> {
-    let directory = tempfile::tempdir()?;
+/// The backend that a small device in a temporary file gets, and why it is not io_uring.
+fn backend() -> Result<(String, Option<String>)> {
+    let mut first_error = None;
+    for place in temporary::places() {
+        match backend_in(&place) {
+            Ok(found) => return Ok(found),
+            // That of the usual place is the one to tell.
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    match first_error {
+        Some(error) => bail!("{error:#}; let TMPDIR name a directory where a file can be made"),
+        None => bail!("there is no directory for temporary files; let TMPDIR name one"),
+    }
+}
+
+fn backend_in(place: &Path) -> Result<(String, Option<String>)> {
+    let directory = temporary::directory(place)?;
     let options = Options::new().create(PROBE_DEVICE);
     let device = block::open(directory.path().join("probe"), &options)?;
-    Ok(device.backend().to_string())
+    Ok((device.backend().to_string(), device.fallback_reason().map(ToString::to_string)))
 }
 
 #[cfg(unix)]

@@ -8,6 +8,7 @@ mod info;
 mod measure;
 mod options;
 mod plain;
+mod temporary;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    ignore_file_size_signal();
     let result = match Program::parse().command {
         Command::Info(arguments) => info::run(&arguments),
         Command::Copy(arguments) => copy::run(&arguments),
@@ -44,6 +46,17 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A write past the limit on file sizes (`ulimit -f`) fails with EFBIG then, which is told and cleaned up after as any
+/// other error; the signal would end the program without a word.
+fn ignore_file_size_signal() {
+    // SAFETY: no handler is installed that could run at a bad moment, and there are no other threads yet. The call cannot
+    // fail for a signal that may be ignored.
+    #[cfg(unix)]
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 

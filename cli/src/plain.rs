@@ -23,7 +23,7 @@ pub(crate) fn failure(doing: impl std::fmt::Display, error: &io::Error) -> anyho
 /// The system's words with the name of the errno, as the library's errors have them: "no space left on device (ENOSPC)".
 pub(crate) fn error_text(error: &io::Error) -> String {
     #[cfg(unix)]
-    if let Some(errno) = error.raw_os_error() {
+    if let Some(errno) = error.raw_os_error().or_else(|| wrapped_errno(error)) {
         let errno = nix::errno::Errno::from_raw(errno);
         let mut text = errno.desc().to_owned();
         if let Some(first) = text.get_mut(..1) {
@@ -32,6 +32,14 @@ pub(crate) fn error_text(error: &io::Error) -> String {
         return format!("{text} ({errno:?})");
     }
     error.to_string()
+}
+
+/// The errno in an error of the crate tempfile, which has it in its text only, beside the path.
+#[cfg(unix)]
+fn wrapped_errno(error: &io::Error) -> Option<i32> {
+    let text = error.to_string();
+    let (_, rest) = text.split_once("(os error ")?;
+    rest.split(')').next()?.parse().ok()
 }
 
 /// Tells what `path` is, or why it cannot be used.
@@ -148,16 +156,16 @@ pub(crate) fn forget_cached(file: &File) {
     let _ = file;
 }
 
-/// Returns when the entry of `path` in its directory is on stable storage.
-pub(crate) fn sync_parent(path: &Path) -> Result<()> {
+/// The directory of `path`, opened so that a new entry in it can be put on stable storage; `None` where that is not done.
+pub(crate) fn open_parent(path: &Path) -> Result<Option<File>> {
     if !cfg!(unix) {
-        return Ok(());
+        return Ok(None);
     }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| failure(format_args!("flush of directory {}", parent.display()), &error))
+    let directory = File::open(parent)
+        .map_err(|error| failure(format_args!("open directory {} of {}", parent.display(), path.display()), &error))?;
+    Ok(Some(directory))
 }

@@ -37,7 +37,8 @@ fn it_ends_with_the_reason_of_a_fallback() {
 
 #[test]
 fn a_directory_that_cannot_be_used() {
-    sysuring(["demo", "--directory", "/absent/directory"]).failed_with(&["/absent/directory"]);
+    sysuring(["demo", "--directory", "/absent/directory"])
+        .failed_with(&["create a directory in /absent/directory: no such file or directory (ENOENT)"]);
 }
 
 #[cfg(target_os = "linux")]
@@ -63,13 +64,48 @@ fn not_in_memory_where_a_disk_is_at_hand() {
 #[cfg(target_os = "linux")]
 #[test]
 fn nothing_is_left_after_an_error() {
-    use std::process::Command;
+    use crate::common::limited;
 
     // Larger than files may get: the error comes when the file was made already.
     let directory = tempdir().unwrap();
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -f 1024; trap '' XFSZ; exec \"$@\"", "sh", PROGRAM, "demo", "--size", "64"]);
-    let finished = Finished::from(command.arg("--directory").arg(directory.path()));
-    finished.failed_with(&["EFBIG", "demo.img"]);
+    let place = directory.path().to_str().unwrap();
+    limited("-f 1024", ["demo", "--size", "64", "--directory", place]).failed_with(&["EFBIG", "demo.img"]);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "something is left in the directory");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_left_after_an_interruption() {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    for backend in backends() {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
+            let directory = tempdir().unwrap();
+            let mut command = Command::new(PROGRAM);
+            command.args(["demo", "--size", "64", "--backend", backend, "--directory"]).arg(directory.path());
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+            // The first line comes when the file is open; what follows takes more than a second.
+            let mut output = BufReader::new(child.stdout.take().unwrap());
+            let mut first = String::new();
+            output.read_line(&mut first).unwrap();
+            assert!(first.contains("64 MiB"), "{first}");
+            let id = i32::try_from(child.id()).unwrap();
+            // SAFETY: sends a signal to a child that was not waited for yet, so the number is its own.
+            assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+            assert_eq!(child.wait().unwrap().signal(), Some(signal));
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "something is left in the directory");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn another_place_where_the_usual_one_cannot_be_used() {
+    let mut command = std::process::Command::new(PROGRAM);
+    let finished = Finished::from(command.env("TMPDIR", "/absent").args(["demo", "--size", "1"])).succeeded();
+    // Without O_DIRECT anywhere that is what is remarked.
+    let remarks = ["in /absent: no such file or directory (ENOENT)", "O_DIRECT there nor"];
+    assert!(remarks.iter().any(|remark| finished.output.contains(remark)), "{finished:?}");
 }

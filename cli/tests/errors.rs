@@ -35,7 +35,9 @@ fn version_and_help() {
     let finished = sysuring(["--version"]).succeeded();
     assert_eq!(finished.output.trim(), concat!("sysuring ", env!("CARGO_PKG_VERSION")));
     let help = sysuring(["copy", "--help"]).succeeded().output;
-    for word in ["--block-size", "--depth", "--threads", "--backend", "--verify", "--quiet", "incomplete"] {
+    for word in
+        ["--block-size", "--depth", "--threads", "--backend", "--verify", "--quiet", "incomplete", "holes", "16 MiB"]
+    {
         assert!(help.contains(word), "no {word} in {help}");
     }
 }
@@ -129,6 +131,105 @@ fn an_end_that_is_in_use() {
     let reader = block::open(&source, &options.read_only(true)).unwrap();
     copy(&source, &held, &[]).succeeded();
     reader.close().unwrap();
+}
+
+/// Sizes of a destination that exists: shorter, as long as, and longer than a source of 8192 bytes.
+#[cfg(target_os = "linux")]
+const OLD_SIZES: [usize; 5] = [0, 100, 8192, 8193, 1 << 20];
+
+/// Files that the kernel makes up: a size that is more than there is, none at all, and one that cannot be asked for.
+#[cfg(target_os = "linux")]
+#[test]
+fn sources_whose_size_is_not_that_of_their_contents() {
+    let directory = tempdir().unwrap();
+    let new = directory.path().join("new");
+    for (source, word) in [
+        ("/sys/class/net/lo/mtu", "ends before the size"),
+        ("/proc/sys/kernel/osrelease", "its size is 0"),
+        ("/proc/version", "seekable"),
+    ] {
+        if !fs::exists(source).unwrap() {
+            skip(format_args!("no {source} here"));
+            continue;
+        }
+        for backend in backends() {
+            for block in ["4096", "65536"] {
+                let options = ["--backend", backend, "--block-size", block];
+                let words = [source, word, "cat"];
+                copy(source.as_ref(), &new, &options).failed_with(&words);
+                assert!(!new.exists(), "{source}");
+                for size in OLD_SIZES {
+                    let old = file(directory.path(), "old", size);
+                    copy(source.as_ref(), &old, &options).failed_with(&words);
+                    assert!(fs::read(&old).unwrap() == data(size), "{source} changed a destination of {size} bytes");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn few_open_files_and_nothing_lost() {
+    use crate::common::limited;
+
+    let directory = tempdir().unwrap();
+    let source = file(directory.path(), "source", 8192);
+    let (mut failures, mut successes) = (0, 0);
+    for files in 4..20 {
+        let new = directory.path().join("new");
+        let mut check = |destination: &std::path::Path, old: Option<usize>| {
+            let arguments = ["copy".as_ref(), source.as_os_str(), destination.as_os_str()];
+            let finished = limited(&format!("-n {files}"), arguments);
+            if finished.status == Some(0) {
+                successes += 1;
+                assert_same(&source, destination);
+                return;
+            }
+            failures += 1;
+            let finished = finished.failed_with(&["EMFILE"]);
+            match old {
+                Some(size) => assert!(fs::read(destination).unwrap() == data(size), "{files}, {size}: {finished:?}"),
+                None => assert!(!destination.exists(), "{files}: {finished:?}"),
+            }
+        };
+        check(&new, None);
+        for size in OLD_SIZES {
+            let old = file(directory.path(), "old", size);
+            check(&old, Some(size));
+        }
+        // It may not have come to be.
+        let _ = fs::remove_file(new);
+    }
+    assert!(failures > 0 && successes > 0, "{failures} failures, {successes} successes");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn files_may_not_be_that_large() {
+    use crate::common::limited;
+
+    let directory = tempdir().unwrap();
+    let source = file(directory.path(), "source", 8192);
+    let new = directory.path().join("new");
+    for backend in backends() {
+        let run = |destination: &std::path::Path| {
+            let arguments = ["copy".as_ref(), source.as_os_str(), destination.as_os_str()];
+            // In units of 512 bytes.
+            limited("-f 8", arguments.into_iter().chain(["--backend".as_ref(), backend.as_ref()]))
+        };
+        run(&new).failed_with(&["new", "EFBIG"]);
+        assert!(!new.exists());
+        for size in [0, 100, 4096] {
+            let old = file(directory.path(), "old", size);
+            run(&old).failed_with(&["old", "EFBIG"]);
+            assert_eq!(fs::read(&old).unwrap(), data(size));
+        }
+        // What is there already is no reason to fail before a write does.
+        let old = file(directory.path(), "old", 1 << 20);
+        run(&old).failed_with(&["write of block", "old", "EFBIG"]);
+        assert_eq!(fs::metadata(&old).unwrap().len(), 1 << 20);
+    }
 }
 
 #[test]

@@ -78,6 +78,23 @@ fn the_library_is_too_old() {
     assert_falls_back(directory.path(), run, &["2.3"]);
 }
 
+/// Something of that name that is no library.
+#[test]
+fn the_library_is_garbage() {
+    match is_linked() {
+        Some(false) => {}
+        _ => return skip("this program is linked to liburing, and would not start"),
+    }
+    let directory = tempdir().unwrap();
+    fs::write(directory.path().join("liburing.so.2"), "no library").unwrap();
+    let run = || {
+        let mut command = Command::new(PROGRAM);
+        command.env("LD_LIBRARY_PATH", directory.path());
+        command
+    };
+    assert_falls_back(directory.path(), run, &["LD_LIBRARY_PATH"]);
+}
+
 /// The program where system calls fail with `errno`, as in a sandbox.
 fn sandboxed(calls: &[libc::c_long], errno: i32) -> Command {
     let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };

@@ -101,16 +101,42 @@ fn the_text_answers_first() {
 
 #[cfg(unix)]
 #[test]
-fn nowhere_to_make_a_device() {
-    use crate::common::{Finished, PROGRAM};
+fn another_place_where_the_usual_one_cannot_be_used() {
+    use crate::common::info_of;
 
-    let mut command = std::process::Command::new(PROGRAM);
-    let finished = Finished::from(command.env("TMPDIR", "/absent").args(["info", "--json"])).succeeded();
+    let mut command = std::process::Command::new(crate::common::PROGRAM);
+    command.env("TMPDIR", "/absent");
+    assert_eq!(info_of(command)["backend"], info()["backend"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nowhere_to_make_a_device() {
+    use crate::common::limited;
+
+    // Every file is too large.
+    let finished = limited("-f 0", ["info", "--json"]).succeeded();
     let info: Value = serde_json::from_str(&finished.output).unwrap();
     assert!(info["backend"].is_null(), "{info}");
-    let mut command = std::process::Command::new(PROGRAM);
-    let finished = Finished::from(command.env("TMPDIR", "/absent").arg("info")).succeeded();
-    assert!(finished.output.contains("/absent"), "{finished:?}");
+    let text = limited("-f 0", ["info"]).succeeded().output;
+    let second = text.lines().nth(1).unwrap();
+    assert!(["unknown: ", "EFBIG", "TMPDIR"].iter().all(|word| second.contains(word)), "{text}");
+}
+
+/// There is a descriptor for a ring, and none for a ring and a file.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_ring_that_a_device_does_not_get() {
+    use crate::common::limited;
+
+    if !has_ring() {
+        return;
+    }
+    let text = limited("-n 4", ["info"]).succeeded().output;
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("io_uring works here"), "{text}");
+    let second = lines.next().unwrap();
+    assert!(second.contains("the backend file: ") && second.contains("files"), "{text}");
 }
 
 #[cfg(target_os = "linux")]

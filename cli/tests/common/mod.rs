@@ -64,6 +64,13 @@ pub fn copy(source: &Path, destination: &Path, options: &[&str]) -> Finished {
     Finished::from(Command::new(PROGRAM).arg("copy").arg(source).arg(destination).args(options))
 }
 
+/// Runs the program within a limit of the shell, as in `-n 9`.
+#[cfg(target_os = "linux")]
+pub fn limited<Argument: AsRef<OsStr>>(limit: &str, arguments: impl IntoIterator<Item = Argument>) -> Finished {
+    let script = format!("ulimit {limit}; exec \"$@\"");
+    Finished::from(Command::new("sh").args(["-euc", &script, "sh", PROGRAM]).args(arguments))
+}
+
 /// What `sysuring info --json` says, by a command that is complete but for its arguments.
 pub fn info_of(mut command: Command) -> Value {
     let finished = Finished::from(command.args(["info", "--json"])).succeeded();
