@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::builder::RingBuilder;
+#[cfg(feature = "block")]
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::ForkMark;
@@ -183,9 +184,11 @@ impl LocalRing {
 }
 
 /// To be dropped after a device's pool: lets the rings that have it registered let go of it.
+#[cfg(feature = "block")]
 #[derive(Debug)]
 pub(crate) struct PoolGivenUp;
 
+#[cfg(feature = "block")]
 impl Drop for PoolGivenUp {
     fn drop(&mut self) {
         POOLS_GIVEN_UP.fetch_add(1, Ordering::Relaxed);
