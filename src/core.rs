@@ -774,7 +774,7 @@ impl Core {
     }
 
     fn unregister_at(&mut self, position: usize) -> Result<()> {
-        if self.table.in_flight() != 0 {
+        if !self.is_idle() {
             // Before Linux 6.13 taking a buffer away can wait for its operations, and on 6.1 for ever.
             let message = "operations are in flight on the ring; wait for them before a pool is unregistered";
             return Err(Error::new(ErrorKind::Busy, message));
@@ -827,7 +827,7 @@ impl Core {
                 "no buffers were registered with register_buffers; a pool is unregistered with unregister_pool";
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        if self.table.in_flight() != 0 || self.raw_in_flight != 0 {
+        if !self.is_idle() {
             let message = "operations are in flight on the ring; wait for them before buffers are unregistered";
             return Err(Error::new(ErrorKind::Busy, message));
         }

@@ -117,15 +117,40 @@ struct LocalRing {
 /// One of the rings that [`COUNT`] counts.
 struct Place;
 
+/// Why a thread got no ring. Made without an allocation where that is how things are meant to be.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// As many threads as may have rings do.
+    OverLimit,
+    /// In use further up the stack.
+    InUse,
+    /// The thread is ending.
+    Ended,
+    /// Anything else; also when it was asked for a moment ago.
+    Failed(Error),
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::OverLimit => {
+                let limit = ThreadRings::limit();
+                Self::new(ErrorKind::Full, format!("{limit} threads have rings already (ThreadRings::set_limit)"))
+            }
+            Refused::InUse => Self::new(ErrorKind::Busy, "this thread's ring is in use further up the stack"),
+            Refused::Ended => Self::new(ErrorKind::Unavailable, "the thread is ending, and its rings are closed"),
+            Refused::Failed(error) => error,
+        }
+    }
+}
+
 impl Place {
-    fn take() -> Result<Self> {
+    fn take() -> Option<Self> {
         let limit = ThreadRings::limit();
         let more = |count| (count < limit).then_some(count + 1);
         match COUNT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Ok(Self),
-            Err(_) => {
-                Err(Error::new(ErrorKind::Full, format!("{limit} threads have rings already (ThreadRings::set_limit)")))
-            }
+            Ok(_) => Some(Self),
+            Err(_) => None,
         }
     }
 }
@@ -138,7 +163,7 @@ impl Drop for Place {
 
 impl Local {
     /// The ring of that kind; made with at least that many entries where there is none.
-    fn ring(&mut self, kind: RingKind, entries: u32) -> Result<&mut Ring> {
+    fn ring(&mut self, kind: RingKind, entries: u32) -> Result<&mut Ring, Refused> {
         if let Some(index) = self.rings.iter().position(|local| local.kind == kind) {
             if self.rings[index].can_be_used(entries) {
                 return Ok(&mut self.rings[index].ring);
@@ -147,10 +172,10 @@ impl Local {
         }
         if let Some((when, refused, why)) = &self.refused {
             if *refused == kind && when.elapsed() < PATIENCE {
-                return Err(why.clone());
+                return Err(Refused::Failed(why.clone()));
             }
         }
-        let place = Place::take()?;
+        let place = Place::take().ok_or(Refused::OverLimit)?;
         match kind.make(entries) {
             Ok(ring) => {
                 let swept = POOLS_GIVEN_UP.load(Ordering::Relaxed);
@@ -160,7 +185,7 @@ impl Local {
             }
             Err(error) => {
                 self.refused = Some((Instant::now(), kind, error.clone()));
-                Err(error)
+                Err(Refused::Failed(error))
             }
         }
     }
@@ -236,19 +261,16 @@ impl ThreadRings {
     /// [`ErrorKind::Full`] when as many threads have rings as [`ThreadRings::limit`] says; [`ErrorKind::Busy`] inside of
     /// `work`; [`ErrorKind::Unavailable`] where the kernel gives none, or the thread is ending and its rings are gone.
     pub fn with<R>(entries: u32, work: impl FnOnce(&mut Ring) -> R) -> Result<R> {
-        Self::with_kind(RingKind::default(), entries, work)
+        Ok(Self::with_kind(RingKind::default(), entries, work)?)
     }
 
-    pub(crate) fn with_kind<R>(kind: RingKind, entries: u32, work: impl FnOnce(&mut Ring) -> R) -> Result<R> {
-        let ended = |_| Error::new(ErrorKind::Unavailable, "the thread is ending, and its rings are closed");
+    pub(crate) fn with_kind<R>(kind: RingKind, entries: u32, work: impl FnOnce(&mut Ring) -> R) -> Result<R, Refused> {
         LOCAL
             .try_with(|local| {
-                let mut local = local
-                    .try_borrow_mut()
-                    .map_err(|_| Error::new(ErrorKind::Busy, "this thread's ring is in use further up the stack"))?;
+                let mut local = local.try_borrow_mut().map_err(|_| Refused::InUse)?;
                 local.ring(kind, entries).map(work)
             })
-            .map_err(ended)?
+            .map_err(|_| Refused::Ended)?
     }
 
     /// The ring that threads share which have none of their own; made where there is none, and closed when nobody has it

@@ -10,7 +10,7 @@ mod uring {
     mod drop;
     mod fork;
     #[cfg(feature = "block")]
-    mod late;
+    mod process;
     mod ring;
     mod shared;
     #[cfg(feature = "block")]

@@ -24,11 +24,11 @@ use crate::block::request::{Request, answer};
 use crate::block::target::{Setbacks, Target as Opened};
 use crate::block::{AlignedBuffer, Backend, BatchError, BlockDevice, Options, ReadRequest, Report, WriteRequest};
 use crate::core::{Core, Operation, Target, is_passing, transfer_opcode};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::pool::Pool;
 use crate::shared::SharedRing;
 use crate::table::{Finished, Held, Ticket};
-use crate::thread_rings::{PoolGivenUp, RingKind, ThreadRings};
+use crate::thread_rings::{PoolGivenUp, Refused, RingKind, ThreadRings};
 use crate::{Unavailable, available};
 
 /// Longest piece, in bytes: a multiple of every block size.
@@ -60,6 +60,8 @@ pub struct UringBlockDevice {
     shared: [Option<Arc<SharedRing>>; 2],
     /// The pool could not be registered on a ring, and is not tried on others.
     unregistered: AtomicBool,
+    /// A thread that should have had a ring of its own uses a shared one.
+    shares: AtomicBool,
     /// What could not be had; one sentence of each kind.
     degraded: Mutex<Vec<String>>,
     opened: Instant,
@@ -89,6 +91,7 @@ impl UringBlockDevice {
             lent: Arc::new(()),
             shared: [None, None],
             unregistered: AtomicBool::new(false),
+            shares: AtomicBool::new(false),
             degraded,
             opened: Instant::now(),
             rests_until: AtomicU64::new(0),
@@ -175,11 +178,9 @@ impl UringBlockDevice {
         });
         let done = match (own, &self.shared[usize::from(self.polls())]) {
             (Ok(done), _) => done,
-            (Err(refused), None) => return Err(refused),
+            (Err(refused), None) => return Err(refused.into()),
             (Err(refused), Some(shared)) => {
-                if refused.kind() != ErrorKind::Full || refused.raw_os_error().is_some() {
-                    self.degrade(format!("a thread has no ring of its own ({refused}); it uses a shared one"));
-                }
+                self.report_shared(refused);
                 unregistered = shared.with(|core| self.register(core))?;
                 work.map(|work| work(&mut Lane::Shared(shared)))
             }
@@ -190,6 +191,15 @@ impl UringBlockDevice {
             self.report_unregistered(&error);
         }
         done
+    }
+
+    /// Says, the first time, that a thread uses a shared ring, unless that is how it is meant to be.
+    fn report_shared(&self, refused: Refused) {
+        let is_meant = matches!(refused, Refused::OverLimit | Refused::InUse | Refused::Ended);
+        if !is_meant && !self.shares.swap(true, Ordering::Relaxed) {
+            let refused = Error::from(refused);
+            self.degrade(format!("a thread has no ring of its own ({refused}); it uses a shared one"));
+        }
     }
 
     /// Registers the pool on a ring that has not got it yet; an error means that it goes without.

@@ -115,35 +115,6 @@ fn a_device_works_in_a_thread_locals_destructor() {
     assert!(std::fs::read(&path).unwrap().iter().all(|byte| *byte == 0x77));
 }
 
-/// Memory that the process has pinned, in KiB.
-fn pinned() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-#[test]
-fn a_closed_device_leaves_no_memory_pinned() {
-    let Some(_) = common::ring(1) else { return };
-    let directory = common::directory();
-    let path = directory.path().join("disk");
-    let options = Options::new().backend(Backend::Uring).create(4096).pool_size(256 << 20);
-    let device = block::open(&path, &options).unwrap();
-    let open = pinned();
-    assert!(open >= 256 << 10, "{open} KiB are pinned while the device is open");
-    device.close().unwrap();
-    // Other tests pin far less.
-    let mut closed = pinned();
-    for _ in 0..100 {
-        if closed + (200 << 10) < open {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        closed = pinned();
-    }
-    panic!("{open} KiB were pinned, and {closed} KiB still are");
-}
-
 #[test]
 fn lent_buffers_are_registered_and_leave_some_for_others() {
     let Some(_) = common::ring(1) else { return };

@@ -1,6 +1,7 @@
-//! What happens when a thread can't get a ring, or can't enter the one that it has, after the device was opened.
+//! What has to be tried in a process of its own: what happens when a thread can't get a ring, or can't enter the one that it
+//! has, after the device was opened, and other things that limits, filters and counts of a whole process decide.
 //!
-//! Limits and filters are those of a process, so each case runs in a child: the test starts itself again.
+//! The test starts itself again as a child.
 
 use std::process::Command;
 
@@ -28,7 +29,7 @@ fn in_process(name: &str, scenario: impl FnOnce(&Device, &[u8])) {
         return;
     }
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("uring::late::{name}"), "--nocapture"])
+        .args(["--exact", &format!("uring::process::{name}"), "--nocapture"])
         .env(CHILD, name)
         .output()
         .unwrap();
@@ -162,7 +163,7 @@ fn a_filter_with_enosys_came_after() {
 #[test]
 fn too_many_files_is_asked_about_again() {
     // In a process that asks for the first time: an answer that is kept would hide what is tested.
-    const NAME: &str = "uring::late::too_many_files_is_asked_about_again";
+    const NAME: &str = "uring::process::too_many_files_is_asked_about_again";
     if std::env::var_os(CHILD).is_none() {
         if let Err(reason) = sysuring::available() {
             return common::skip(reason);
@@ -185,6 +186,33 @@ fn too_many_files_is_asked_about_again() {
     let reason = reason.unwrap_err();
     assert_eq!(reason.reason(), Reason::TooManyFiles, "{reason}");
     sysuring::available().unwrap();
+}
+
+/// Memory that the process has pinned, in KiB.
+fn pinned() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_closed_device_leaves_no_memory_pinned() {
+    in_process("a_closed_device_leaves_no_memory_pinned", |_, _| {
+        let directory = common::directory();
+        let options = Options::new().backend(Backend::Uring).create(4096).pool_size(64 << 20);
+        let before = pinned();
+        let device = block::open(directory.path().join("another"), &options).unwrap();
+        assert!(pinned() >= before + (64 << 10), "the pool is registered");
+        device.close().unwrap();
+        // The kernel may take a moment.
+        for _ in 0..200 {
+            if pinned() == before {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("{before} KiB were pinned before, and {} KiB are now", pinned());
+    });
 }
 
 /// A logger that asks the device that logs; it is called while nothing of the device's is locked.
