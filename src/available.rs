@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Why there is no ring, in one word to match on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,7 +47,7 @@ impl Unavailable {
     }
 
     pub(crate) fn into_error(self) -> Error {
-        Error::new(ErrorKind::Unavailable, self.to_string()).with_source(self)
+        Error::unavailable(self)
     }
 
     #[cfg(not(uring))]
@@ -127,8 +127,7 @@ mod linux {
     impl Unavailable {
         /// The reason behind an error of a ring.
         pub(crate) fn from_error(doing: &str, error: Error) -> Self {
-            let known = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Self>());
-            match (known, error.raw_os_error()) {
+            match (error.reason(), error.raw_os_error()) {
                 (Some(known), _) => known.clone(),
                 (None, Some(errno)) => Self::from_errno(doing, errno),
                 (None, None) => Self::new(Reason::Other, error.to_string()),

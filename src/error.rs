@@ -9,6 +9,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::Unavailable;
+
 /// What went wrong, in one word to match on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -68,6 +70,8 @@ struct Inner {
     errno: i32,
     message: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    /// Why there is no ring, where that is the error: the same sentence, so that it is no source.
+    unavailable: Option<Unavailable>,
 }
 
 /// A result whose error is [`Error`].
@@ -77,14 +81,14 @@ impl Error {
     /// An error that we found, with the sentence to show.
     #[cold]
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, errno: 0, message: message.into(), source: None }))
+        Self(Box::new(Inner { kind, errno: 0, message: message.into(), source: None, unavailable: None }))
     }
 
     /// An error that the kernel reported as `errno`; `doing` says what was tried, as in "read of block 7".
     #[cold]
     pub(crate) fn from_errno(errno: i32, doing: impl fmt::Display) -> Self {
         let message = format!("{doing}: {}", errno_text(errno));
-        Self(Box::new(Inner { kind: kind_of(errno), errno, message, source: None }))
+        Self(Box::new(Inner { kind: kind_of(errno), errno, message, source: None, unavailable: None }))
     }
 
     /// As [`Error::from_errno`] for a failed call of the standard library.
@@ -97,14 +101,17 @@ impl Error {
                 errno: 0,
                 message: format!("{doing}: {error}"),
                 source: Some(Arc::new(error)),
+                unavailable: None,
             })),
         }
     }
 
-    /// The same error with the cause that `source()` shall give.
-    pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.0.source = Some(Arc::new(source));
-        self
+    /// That there is no ring to be had.
+    #[cold]
+    pub(crate) fn unavailable(reason: Unavailable) -> Self {
+        let mut error = Self::new(ErrorKind::Unavailable, reason.to_string());
+        error.0.unavailable = Some(reason);
+        error
     }
 
     /// The same error with a remedy at the end of its sentence.
@@ -119,6 +126,12 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Why there is no ring, where that is what went wrong.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Unavailable> {
+        self.0.unavailable.as_ref()
     }
 
     /// The kernel's error number (positive), where the kernel reported the error.

@@ -235,6 +235,8 @@ fn a_forbidden_fallback_is_an_error_with_the_reason() {
         (Err(reason), Err(error)) => {
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             assert_eq!(error.to_string(), reason.to_string());
+            assert_eq!(error.reason(), Some(&reason));
+            assert!(std::error::Error::source(&error).is_none(), "a chain would say it twice");
         }
         (available, opened) => panic!("{available:?} but {opened:?}"),
     }

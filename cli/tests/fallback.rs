@@ -37,6 +37,8 @@ fn assert_falls_back(directory: &Path, run: impl Fn() -> Command, one_of: &[&str
     let copy = |options: &[&str]| Finished::from(run().arg("copy").arg(&source).arg(&destination).args(options));
     let finished = copy(&["--backend", "uring"]).failed_with(&[]);
     assert_says(&finished.errors, one_of);
+    let reason = info["ring"]["reason"].as_str().unwrap();
+    assert!(finished.errors.matches(reason).count() <= 1, "says it twice: {}", finished.errors);
     assert!(!destination.exists(), "made a destination for a copy that cannot be");
     let summary = copy(&["--verify"]).succeeded().output;
     assert_same(&source, &destination);
