@@ -793,6 +793,10 @@ impl Core {
 
     /// Lets go of pools that nobody can use any more.
     pub(crate) fn forget_unused_pools(&mut self) {
+        if self.check_usable().is_err() {
+            // In the child of a fork the registrations are the parent's.
+            return;
+        }
         let mut position = 0;
         while position < self.pools.len() {
             let unused = self.pools[position].is_unused();

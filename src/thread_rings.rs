@@ -64,10 +64,11 @@ impl Shared {
     fn rings(&self) -> std::sync::MutexGuard<'_, Vec<(RingKind, Weak<SharedRing>)>> {
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn find(&self, kind: RingKind) -> Option<Arc<SharedRing>> {
-        self.rings().iter().filter(|(known, _)| *known == kind).find_map(|(_, ring)| ring.upgrade())
-    }
+/// The ring of that kind that somebody has.
+fn find(rings: &[(RingKind, Weak<SharedRing>)], kind: RingKind) -> Option<Arc<SharedRing>> {
+    rings.iter().filter(|(known, _)| *known == kind).find_map(|(_, ring)| ring.upgrade())
 }
 
 thread_local! {
@@ -166,6 +167,7 @@ impl Local {
     fn ring(&mut self, kind: RingKind, entries: u32) -> Result<&mut Ring, Refused> {
         if let Some(index) = self.rings.iter().position(|local| local.kind == kind) {
             if self.rings[index].can_be_used(entries) {
+                self.rings[index].sweep_pools();
                 return Ok(&mut self.rings[index].ring);
             }
             self.rings.swap_remove(index);
@@ -199,12 +201,16 @@ impl LocalRing {
         if core.check_usable().is_err() || !is_large_enough && core.is_idle() {
             return false;
         }
+        true
+    }
+
+    /// Lets go of pools that devices gave up since this was last asked for. One relaxed load where none did.
+    fn sweep_pools(&mut self) {
         let given_up = POOLS_GIVEN_UP.load(Ordering::Relaxed);
         if self.swept != given_up {
             self.swept = given_up;
-            core.forget_unused_pools();
+            self.ring.core().forget_unused_pools();
         }
-        true
     }
 }
 
@@ -221,7 +227,7 @@ impl Drop for PoolGivenUp {
         let _ = LOCAL.try_with(|local| {
             if let Ok(mut local) = local.try_borrow_mut() {
                 for ring in &mut local.rings {
-                    ring.can_be_used(0);
+                    ring.sweep_pools();
                 }
             }
         });
@@ -285,14 +291,14 @@ impl ThreadRings {
 
     pub(crate) fn shared_of_kind(kind: RingKind) -> Result<Arc<SharedRing>> {
         let shared = Shared::get()?;
-        if let Some(ring) = shared.find(kind) {
+        let known = find(&shared.rings(), kind);
+        if let Some(ring) = known {
             return Ok(ring);
         }
         // Made without the lock; where another thread was faster its ring is used, and this one closed.
         let ring = Arc::new(kind.builder(SHARED_ENTRIES).build_shared()?);
         let mut rings = shared.rings();
-        let theirs = rings.iter().filter(|(known, _)| *known == kind).find_map(|(_, ring)| ring.upgrade());
-        if let Some(theirs) = theirs {
+        if let Some(theirs) = find(&rings, kind) {
             return Ok(theirs);
         }
         rings.retain(|(_, ring)| ring.strong_count() != 0);

@@ -54,6 +54,13 @@ fn assert_falls_back(directory: &Path, run: impl Fn() -> Command, one_of: &[&str
     assert_says(&demo(&["--backend", "uring"]).failed_with(&[]).errors, one_of);
 }
 
+/// The program where the dynamic loader looks into a directory first.
+fn with_libraries_of(directory: &Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.env("LD_LIBRARY_PATH", directory);
+    command
+}
+
 /// A library of that name and older than 2.3, which began to export what is looked for.
 #[test]
 fn the_library_is_too_old() {
@@ -72,12 +79,7 @@ fn the_library_is_too_old() {
     if !compiled.is_ok_and(|status| status.success()) {
         return skip("no C compiler");
     }
-    let run = || {
-        let mut command = Command::new(PROGRAM);
-        command.env("LD_LIBRARY_PATH", directory.path());
-        command
-    };
-    assert_falls_back(directory.path(), run, &["2.3"]);
+    assert_falls_back(directory.path(), || with_libraries_of(directory.path()), &["2.3"]);
 }
 
 /// Something of that name that is no library.
@@ -89,12 +91,7 @@ fn the_library_is_garbage() {
     }
     let directory = tempdir().unwrap();
     fs::write(directory.path().join("liburing.so.2"), "no library").unwrap();
-    let run = || {
-        let mut command = Command::new(PROGRAM);
-        command.env("LD_LIBRARY_PATH", directory.path());
-        command
-    };
-    assert_falls_back(directory.path(), run, &["LD_LIBRARY_PATH"]);
+    assert_falls_back(directory.path(), || with_libraries_of(directory.path()), &["LD_LIBRARY_PATH"]);
 }
 
 /// The program where system calls fail with `errno`, as in a sandbox.

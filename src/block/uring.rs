@@ -327,24 +327,25 @@ impl Lane<'_> {
             }
             Lane::Shared(ring) => {
                 ring.with(Core::submit)??;
-                ring.wait_until(|core| pieces.iter().any(|piece| core.is_done(piece.ticket)))
+                ring.wait_until(|core| any_done(core, pieces))
             }
         }
     }
-}
 
-impl Lane<'_> {
     /// Takes completions from a ring that can't be entered.
     #[cold]
     fn look(&mut self, pieces: &[Piece]) {
         match self {
             Lane::Own(core) => core.reap(|_| ()),
             // Another thread may be able to wait for us; where none can, this looks at the queue all the same.
-            Lane::Shared(ring) => {
-                drop(ring.wait_until(|core| pieces.iter().any(|piece| core.is_done(piece.ticket))));
-            }
+            Lane::Shared(ring) => drop(ring.wait_until(|core| any_done(core, pieces))),
         }
     }
+}
+
+/// Whether a piece has ended and can be taken.
+fn any_done(core: &Core, pieces: &[Piece]) -> bool {
+    pieces.iter().any(|piece| core.is_done(piece.ticket))
 }
 
 /// A signal came while nothing was submitted. However many come, the wait goes on.
