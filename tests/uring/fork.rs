@@ -99,9 +99,20 @@ fn a_daemon_that_reused_the_descriptor_keeps_its_file() {
 
 #[cfg(feature = "block")]
 mod device {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use sysuring::block::{self, BlockDevice, Options};
 
     use super::{common, in_child};
+
+    /// Ends a thread's loop when the test fails too: the scope would wait for it forever.
+    struct StopsThread<'a>(&'a AtomicBool);
+
+    impl Drop for StopsThread<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 
     #[test]
     fn the_lock_stays_with_the_parent() {
@@ -132,17 +143,17 @@ mod device {
         let directory = common::directory();
         let (mine, childs) = (directory.path().join("mine"), directory.path().join("childs"));
         let options = Options::new().create(4096).queue_depth(2).pool_size(4096);
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     block::open(&mine, &options).unwrap();
                 }
             });
+            let _stops = StopsThread(&stop);
             for _ in 0..50 {
                 in_child(|| block::open(&childs, &options).unwrap().write_block(0, &[3; 4096]).is_ok());
             }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
     }
 }
