@@ -11,8 +11,8 @@ use bindgen::callbacks::{ItemInfo, MacroParsingBehavior, ParseCallbacks};
 /// Oldest liburing that works; (major, minor).
 const OLDEST: (u32, u32) = (2, 3);
 
-/// Headers that brought a function with a port: older ones have no compiled one to compare.
-const MINORS_WITH_CFG: &[u32] = &[13];
+/// Newest minor version of liburing that the code knows something about.
+const NEWEST_MINOR: u32 = 15;
 
 /// Exported functions that liburing's `static inline` functions call.
 ///
@@ -55,9 +55,9 @@ fn main() -> Result<()> {
     fs::write(out.join("bindings.rs"), bindings).context("cannot write bindings.rs")?;
     compile_shims(&include_paths, &out, dlopen)?;
 
-    for known in MINORS_WITH_CFG {
+    for known in 4..=NEWEST_MINOR {
         println!("cargo::rustc-check-cfg=cfg(liburing_2_{known})");
-        if (major, minor) >= (2, *known) {
+        if (major, minor) >= (2, known) {
             println!("cargo::rustc-cfg=liburing_2_{known}");
         }
     }
