@@ -22,39 +22,51 @@
 #endif
 
 /*
- * bindgen evaluates macros without their casts and loses those that refer to an
- * enum or to sizeof. build.rs leaves each NAME below out when it reads macros and
- * takes the constant's value and type instead. Unsigned macros are __u32, as
- * bindgen makes the others.
+ * bindgen evaluates macros without their types, takes unsigned ones for 32 bits
+ * wide where they fit, and loses those that refer to an enum, a cast or sizeof.
+ * build.rs leaves each NAME below out when it reads macros and takes the
+ * constant's value and type instead. scripts/ledger finds the names that are
+ * needed here. The codes that the kernel makes with sizeof are unsigned long in
+ * C, as those for ioctl are; an SQE takes their 32 bits.
  */
-#define TYPED(type, NAME) static const type liburing_sys_typed_##NAME = NAME
+#define TYPED(NAME) static const __typeof__(NAME) liburing_sys_typed_##NAME = NAME
 
-TYPED(__u64, LIBURING_UDATA_TIMEOUT);
-TYPED(__u32, IORING_FILE_INDEX_ALLOC);
+TYPED(LIBURING_UDATA_TIMEOUT);
+TYPED(IORING_FILE_INDEX_ALLOC);
 
-TYPED(__u32, IOSQE_FIXED_FILE);
-TYPED(__u32, IOSQE_IO_DRAIN);
-TYPED(__u32, IOSQE_IO_LINK);
-TYPED(__u32, IOSQE_IO_HARDLINK);
-TYPED(__u32, IOSQE_ASYNC);
-TYPED(__u32, IOSQE_BUFFER_SELECT);
-TYPED(__u32, IOSQE_CQE_SKIP_SUCCESS);
+TYPED(IOSQE_FIXED_FILE);
+TYPED(IOSQE_IO_DRAIN);
+TYPED(IOSQE_IO_LINK);
+TYPED(IOSQE_IO_HARDLINK);
+TYPED(IOSQE_ASYNC);
+TYPED(IOSQE_BUFFER_SELECT);
+TYPED(IOSQE_CQE_SKIP_SUCCESS);
+
+TYPED(IORING_OFF_SQ_RING);
+TYPED(IORING_OFF_CQ_RING);
+TYPED(IORING_OFF_SQES);
+#ifdef IORING_OFF_PBUF_RING
+TYPED(IORING_OFF_PBUF_RING);
+#endif
+#ifdef IORING_OFF_MMAP_MASK
+TYPED(IORING_OFF_MMAP_MASK);
+#endif
 
 #ifdef IORING_CQE_F_TSTAMP_HW
-TYPED(__u32, IORING_CQE_F_TSTAMP_HW);
+TYPED(IORING_CQE_F_TSTAMP_HW);
 #endif
 #ifdef IORING_ZCRX_AREA_MASK
-TYPED(__u64, IORING_ZCRX_AREA_MASK);
+TYPED(IORING_ZCRX_AREA_MASK);
 #endif
 
 #ifdef NVME_URING_CMD_IO
-TYPED(__u32, NVME_URING_CMD_IO);
-TYPED(__u32, NVME_URING_CMD_IO_VEC);
+TYPED(NVME_URING_CMD_IO);
+TYPED(NVME_URING_CMD_IO_VEC);
 #endif
 #ifdef NVME_URING_CMD_ADMIN
-TYPED(__u32, NVME_URING_CMD_ADMIN);
-TYPED(__u32, NVME_URING_CMD_ADMIN_VEC);
+TYPED(NVME_URING_CMD_ADMIN);
+TYPED(NVME_URING_CMD_ADMIN_VEC);
 #endif
 #ifdef BLOCK_URING_CMD_DISCARD
-TYPED(__u32, BLOCK_URING_CMD_DISCARD);
+TYPED(BLOCK_URING_CMD_DISCARD);
 #endif

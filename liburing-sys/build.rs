@@ -1,5 +1,6 @@
 //! Finds liburing, binds its header and compiles shims for its `static inline` functions.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::panic;
@@ -35,6 +36,7 @@ liburing's header, pkg-config, libclang and a C compiler are needed to build:
 LIBURING_INCLUDE_DIR and LIBURING_LIB_DIR name folders to use instead of pkg-config's, and
 LIBCLANG_PATH the folder of libclang. With the target in front, as in
 AARCH64_UNKNOWN_LINUX_GNU_LIBURING_INCLUDE_DIR, the first two hold for that target only.
+The first may be several, with colons between them: those of the kernel's headers, say.
 ";
 
 fn main() -> Result<()> {
@@ -45,8 +47,11 @@ fn main() -> Result<()> {
     let dlopen = env::var_os("CARGO_FEATURE_DLOPEN").is_some();
     println!("cargo::rerun-if-changed=wrapper.h");
 
+    let functions = functions()?;
+    fs::write(out.join("reference.rs"), reference_macro(&functions)).context("cannot write reference.rs")?;
+
     let include_paths = find(link)?;
-    let mut bindings = generate(&include_paths, &out)?;
+    let mut bindings = with_references(&generate(&include_paths, &out)?, &functions);
     let (major, minor) = header_version(&bindings)?;
     if dlopen {
         bindings = through_pointers(&bindings);
@@ -79,10 +84,12 @@ fn find(link: bool) -> Result<Vec<PathBuf>> {
         }
         println!("cargo::rustc-link-lib=uring");
     }
-    if let Some(dir) = include_dir {
-        let header = dir.join("liburing.h");
-        ensure!(header.exists(), "LIBURING_INCLUDE_DIR is set, but {} is missing", header.display());
-        return Ok(vec![dir]);
+    if let Some(dirs) = include_dir {
+        let dirs: Vec<_> = env::split_paths(&dirs).collect();
+        let found = dirs.iter().any(|dir| dir.join("liburing.h").exists());
+        let names: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+        ensure!(found, "LIBURING_INCLUDE_DIR is set, but there is no liburing.h in {}", names.join(" or "));
+        return Ok(dirs);
     }
     // The header says which version it is; pkg-config's word is not needed for that.
     let library = pkg_config::Config::new()
@@ -124,6 +131,8 @@ fn generate(include_paths: &[PathBuf], out: &Path) -> Result<String> {
         // The C library's own types come from libc, not from a second copy here.
         .blocklist_type("cmsghdr|cpu_set_t|epoll_event|iovec|msghdr|sockaddr")
         .blocklist_type("(__)?sigset_t|statx|statx_timestamp")
+        // The C library changes it after liburing.h has defined it.
+        .blocklist_var("_XOPEN_SOURCE")
         .raw_line("use libc::{cmsghdr, cpu_set_t, epoll_event, iovec};")
         .raw_line("use libc::{msghdr, sigset_t, sockaddr, statx};")
         .prepend_enum_name(false)
@@ -174,6 +183,48 @@ fn header_version(bindings: &str) -> Result<(u32, u32)> {
              (it has no io_uring_register_sync_cancel)"
         ),
     }
+}
+
+/// What a function's documentation refers to, by the function's name: see `functions.txt`.
+fn functions() -> Result<BTreeMap<String, String>> {
+    println!("cargo::rerun-if-changed=functions.txt");
+    let list = fs::read_to_string("functions.txt").context("cannot read functions.txt")?;
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let fields: Vec<_> = line.split(' ').collect();
+            let &[name, since, section] = fields.as_slice() else { bail!("functions.txt: not three fields: {line}") };
+            let page = format!("https://man7.org/linux/man-pages/man{section}/{name}.{section}.html");
+            let reference = match section {
+                "-" => format!("Since liburing {since}."),
+                _ => format!("Since liburing {since}; see [{name}({section})]({page})."),
+            };
+            Ok((name.to_owned(), reference))
+        })
+        .collect()
+}
+
+/// A macro that gives the functions written in Rust the same reference: `#[doc = reference!(name)]`.
+fn reference_macro(functions: &BTreeMap<String, String>) -> String {
+    let arms = functions.iter().map(|(name, reference)| format!("    ({name}) => {{ {reference:?} }};\n"));
+    format!("#[allow(unused_macro_rules)]\nmacro_rules! reference {{\n{}}}\n", arms.collect::<String>())
+}
+
+/// Adds to each function's documentation since when liburing has it, and where its manual page is.
+///
+/// bindgen has no callback for this. Functions that came after this crate are left as they are.
+fn with_references(bindings: &str, functions: &BTreeMap<String, String>) -> String {
+    let mut text = String::with_capacity(bindings.len() + functions.len() * 128);
+    for line in bindings.lines() {
+        let declaration = line.strip_prefix("    pub fn ").and_then(|rest| rest.split_once('('));
+        if let Some(reference) = declaration.and_then(|(name, _)| functions.get(name)) {
+            // The empty line ends the paragraph of the header's comment.
+            text += &format!("    #[doc = \"\"]\n    #[doc = {reference:?}]\n");
+        }
+        text += line;
+        text.push('\n');
+    }
+    text
 }
 
 /// Hands every function that the library exports to the `library_function!` macro.
@@ -236,7 +287,7 @@ impl TypedMacros {
 
     fn listed_in(wrapper: &str) -> Self {
         let entries = wrapper.lines().filter_map(|line| line.strip_prefix("TYPED("));
-        let names = entries.filter_map(|entry| entry.split_once(", ")?.1.split(')').next());
+        let names = entries.filter_map(|entry| entry.split(')').next());
         Self { names: names.map(str::to_owned).collect() }
     }
 }

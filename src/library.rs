@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::Result;
+#[cfg(uring)]
+use crate::error::{Error, ErrorKind};
+
 /// The library that io_uring is reached through, as far as it can be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -35,6 +39,44 @@ impl Library {
     pub fn get() -> Self {
         let error = Some(crate::Unavailable::not_built().to_string());
         Self { header_version: None, version: None, path: None, error }
+    }
+
+    /// Makes sure that the library that runs exports a function of this name, as "`io_uring_clone_buffers`".
+    ///
+    /// The library may be older than the header that this program was built with.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) with the version that brought the function, and
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) where there is no library at all.
+    ///
+    /// ```
+    /// # if !sysuring::Library::get().is_loaded() { return }
+    /// use sysuring::{ErrorKind, Library};
+    ///
+    /// assert!(Library::require("io_uring_queue_init").is_ok());
+    /// let error = Library::require("io_uring_none").unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Unsupported);
+    /// ```
+    #[cfg(uring)]
+    pub fn require(function: &str) -> Result<()> {
+        liburing_sys::require(function).map_err(|error| {
+            let kind = match error {
+                liburing_sys::LoadError::MissingSymbol { .. } => ErrorKind::Unsupported,
+                _ => ErrorKind::Unavailable,
+            };
+            Error::new(kind, error.to_string())
+        })
+    }
+
+    /// Tells that there is no library to look in.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), always: this program was built without a ring.
+    #[cfg(not(uring))]
+    pub fn require(_function: &str) -> Result<()> {
+        Err(crate::error::Error::unavailable(crate::Unavailable::not_built()))
     }
 
     /// Whether the library could be loaded.

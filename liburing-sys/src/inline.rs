@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use libc::iovec;
 
 use crate::bindings::{
-    __io_uring_get_cqe, IORING_FEAT_EXT_ARG, IORING_OP_ASYNC_CANCEL, IORING_OP_CLOSE, IORING_OP_FALLOCATE,
-    IORING_OP_FSYNC, IORING_OP_NOP, IORING_OP_POLL_ADD, IORING_OP_READ, IORING_OP_READ_FIXED, IORING_OP_READV,
-    IORING_OP_RECV, IORING_OP_SEND, IORING_OP_URING_CMD, IORING_OP_WRITE, IORING_OP_WRITE_FIXED, IORING_OP_WRITEV,
-    IORING_SETUP_IOPOLL, IORING_SETUP_SQE128, IORING_SETUP_SQPOLL, IORING_SQ_CQ_OVERFLOW, IORING_SQ_TASKRUN,
-    LIBURING_UDATA_TIMEOUT, io_uring, io_uring_buf, io_uring_buf_ring, io_uring_cqe, io_uring_op, io_uring_sqe,
+    IORING_FEAT_EXT_ARG, IORING_OP_ASYNC_CANCEL, IORING_OP_CLOSE, IORING_OP_FALLOCATE, IORING_OP_FSYNC, IORING_OP_NOP,
+    IORING_OP_POLL_ADD, IORING_OP_READ, IORING_OP_READ_FIXED, IORING_OP_READV, IORING_OP_RECV, IORING_OP_SEND,
+    IORING_OP_URING_CMD, IORING_OP_WRITE, IORING_OP_WRITE_FIXED, IORING_OP_WRITEV, IORING_SETUP_IOPOLL,
+    IORING_SETUP_SQE128, IORING_SETUP_SQPOLL, IORING_SQ_CQ_OVERFLOW, IORING_SQ_TASKRUN, LIBURING_UDATA_TIMEOUT,
+    io_uring, io_uring_buf, io_uring_buf_ring, io_uring_cqe, io_uring_op, io_uring_sqe,
 };
 use crate::macros::{KNOWS_MIXED_ENTRIES, header_is_at_least, io_uring_cqe_index, io_uring_cqe_nr};
+use crate::quirks::__io_uring_get_cqe;
 
 /// The header's `IORING_CQE_F_SKIP`, which those before 2.13 do not have: an entry without meaning.
 const CQE_F_SKIP: u32 = 1 << 5;
@@ -473,7 +474,7 @@ pub unsafe fn io_uring_cq_has_overflow(ring: *const io_uring) -> bool {
 ///
 /// `ring` must point to an initialised ring.
 #[inline]
-unsafe fn submission_flags(ring: *const io_uring) -> u32 {
+pub(crate) unsafe fn submission_flags(ring: *const io_uring) -> u32 {
     // SAFETY: the caller's ring, whose pointers lead into its mapped queues.
     unsafe { AtomicU32::from_ptr((*ring).sq.kflags).load(Ordering::Relaxed) }
 }
@@ -586,6 +587,17 @@ pub unsafe fn io_uring_wait_cqe(ring: *mut io_uring, cqe_ptr: *mut *mut io_uring
     }
 }
 
+/// Returns the first completion and waits until there are `wait_nr`: 0 and an entry, or `-errno`.
+///
+/// # Safety
+///
+/// That of [`io_uring_peek_cqe`].
+#[inline]
+pub unsafe fn io_uring_wait_cqe_nr(ring: *mut io_uring, cqe_ptr: *mut *mut io_uring_cqe, wait_nr: c_uint) -> c_int {
+    // SAFETY: the caller's obligations are the same.
+    unsafe { __io_uring_get_cqe(ring, cqe_ptr, 0, wait_nr, ptr::null_mut()) }
+}
+
 /// The mask of a buffer ring with so many entries.
 ///
 /// # Safety
@@ -655,4 +667,38 @@ pub unsafe fn io_uring_buf_ring_advance(br: *mut io_uring_buf_ring, count: c_int
     let tail = unsafe { buffer_tail(br) };
     // Release: the kernel sees the entries first.
     tail.store(tail.load(Ordering::Relaxed).wrapping_add(count as u16), Ordering::Release);
+}
+
+/// Gives completions back to the kernel, and buffers that have been added to their ring.
+///
+/// Headers before 2.6 do not order the buffers' entries before their number.
+///
+/// # Safety
+///
+/// Those of [`io_uring_buf_ring_advance`] and [`io_uring_cq_advance`].
+#[inline]
+pub unsafe fn __io_uring_buf_ring_cq_advance(
+    ring: *mut io_uring,
+    br: *mut io_uring_buf_ring,
+    cq_count: c_int,
+    buf_count: c_int,
+) {
+    // SAFETY: the caller's obligations are the same.
+    unsafe {
+        io_uring_buf_ring_advance(br, buf_count);
+        io_uring_cq_advance(ring, cq_count as c_uint);
+    }
+}
+
+/// Gives as many completions back to the kernel as buffers that have been added to their ring.
+///
+/// Headers before 2.6 do not order the buffers' entries before their number.
+///
+/// # Safety
+///
+/// Those of [`io_uring_buf_ring_advance`] and [`io_uring_cq_advance`].
+#[inline]
+pub unsafe fn io_uring_buf_ring_cq_advance(ring: *mut io_uring, br: *mut io_uring_buf_ring, count: c_int) {
+    // SAFETY: the caller's obligations are the same.
+    unsafe { __io_uring_buf_ring_cq_advance(ring, br, count, count) }
 }

@@ -17,11 +17,32 @@
 //!
 //! Prefer `dlopen` for a program that can do without `io_uring`, `link` for one that cannot.
 //!
+//! A program that is not linked carries an ELF note of the dependency (`.note.dlopen`), for the tools of packagers.
+//!
 //! # Inline functions
 //!
 //! The header's `static inline` functions are compiled once and called like the others. Those that
 //! run for every operation are written again in Rust, so that they are inlined here as well; they
 //! do what the installed header does.
+//!
+//! # Bugs of shipped versions
+//!
+//! A distribution keeps the liburing that it began with. These functions do here what the newest one does:
+//!
+//! | function | wrong in | here |
+//! |---|---|---|
+//! | `io_uring_enable_rings`, `io_uring_register_restrictions` | library 2.3: declared, not exported | made from `io_uring_register` |
+//! | `io_uring_prep_{accept,openat,openat2,socket}_direct` | header 2.3: `IORING_FILE_INDEX_ALLOC` gives a plain descriptor | corrected |
+//! | `io_uring_buf_ring_cq_advance` | headers before 2.6: no order on weakly ordered processors | written in Rust |
+//! | `io_uring_register_ring_fd` | library 2.4, before Linux 6.3: later registrations fail | refused there, `-EOPNOTSUPP` |
+//! | `io_uring_check_version`, `IO_URING_CHECK_VERSION` | 2.4 and 2.5: off by one | written in Rust |
+//! | `io_uring_queue_init_mem` | libraries 2.5 and 2.6: 64 bytes too few | size checked and rounded up |
+//! | `io_uring_prep_read_multishot` | header 2.6: no `IOSQE_BUFFER_SELECT` | added |
+//! | `io_uring_resize_rings` | libraries 2.9 to 2.14: queues lost or leaked | written in Rust |
+//! | `io_uring_submit_and_wait_reg` | libraries 2.9 to 2.14: address 0 read when the time is over | written in Rust |
+//! | `io_uring_peek_batch_cqe` | libraries before 2.15: wrong with `IORING_SETUP_CQE_MIXED` | written in Rust for such rings |
+//! | waiting and peeking, where the kernel has no time limit (before Linux 5.11) | 2.13 and 2.14: an entry that is gone comes with the error | null instead |
+//! | `io_uring_recvmsg_validate`, `io_uring_recvmsg_payload_length` | headers before 2.15: overflow | written in Rust |
 //!
 //! # Building
 //!
@@ -76,8 +97,12 @@ mod dlopen;
 mod inline;
 mod library;
 mod macros;
+#[cfg(all(feature = "dlopen", not(feature = "link")))]
+mod note;
+mod quirks;
 
 #[allow(
+    dead_code, // what `quirks` replaces
     nonstandard_style,
     missing_docs,
     missing_debug_implementations,
@@ -96,18 +121,43 @@ mod bindings {
 pub use bindings::*;
 pub use library::{
     FILE_NAME, HEADER_VERSION, LoadError, OLDEST_VERSION, Version, has, library_path, library_version, load, load_from,
+    require, since,
 };
 pub use macros::{
-    CompletionQueueEntries, IO_URING_CHECK_VERSION, io_uring_cqe_index, io_uring_cqe_nr, io_uring_cqe_shift,
-    io_uring_for_each_cqe,
+    CompletionQueueEntries, IO_URING_CHECK_VERSION, IO_URING_READ_ONCE, IO_URING_WRITE_ONCE, io_uring_cqe_index,
+    io_uring_cqe_nr, io_uring_cqe_shift, io_uring_for_each_cqe, io_uring_smp_load_acquire, io_uring_smp_mb,
+    io_uring_smp_store_release,
 };
+
+// As below, these names win over the same in `bindings::*`.
+#[cfg(liburing_2_13)]
+pub use quirks::io_uring_peek_batch_cqe;
+#[cfg(all(liburing_2_6, not(liburing_2_7)))]
+pub use quirks::io_uring_prep_read_multishot;
+#[cfg(liburing_2_5)]
+pub use quirks::io_uring_queue_init_mem;
+pub use quirks::{
+    __io_uring_get_cqe, io_uring_enable_rings, io_uring_recvmsg_payload_length, io_uring_recvmsg_validate,
+    io_uring_register_restrictions, io_uring_register_ring_fd, io_uring_submit_and_wait_timeout,
+    io_uring_wait_cqe_timeout, io_uring_wait_cqes,
+};
+#[cfg(liburing_2_4)]
+pub use quirks::{io_uring_check_version, io_uring_major_version, io_uring_minor_version};
+#[cfg(not(liburing_2_4))]
+pub use quirks::{
+    io_uring_prep_accept_direct, io_uring_prep_openat_direct, io_uring_prep_openat2_direct, io_uring_prep_socket_direct,
+};
+#[cfg(liburing_2_9)]
+pub use quirks::{io_uring_resize_rings, io_uring_submit_and_wait_reg};
+#[cfg(liburing_2_8)]
+pub use quirks::{io_uring_submit_and_wait_min_timeout, io_uring_wait_cqes_min_timeout};
 
 /// Exports the ports under C's names, and the compiled functions that they stand for as `shims`.
 macro_rules! ports {
     ( $($name:ident),* $(,)? ) => {
         // A name that is imported singly wins over the same name in `bindings::*`.
         pub use inline::{ $($name),* };
-        pub use inline::io_uring_prep_uring_cmd;
+        pub use inline::{ __io_uring_buf_ring_cq_advance, io_uring_prep_uring_cmd };
 
         /// The header's own functions, compiled, for the tests to compare the ports with.
         #[doc(hidden)]
@@ -117,6 +167,9 @@ macro_rules! ports {
             pub use crate::bindings::{
                 io_uring_cqe_nr, io_uring_cqe_shift, io_uring_prep_uring_cmd,
             };
+            #[cfg(liburing_2_4)]
+            pub use crate::bindings::__io_uring_buf_ring_cq_advance;
+            pub use crate::bindings::{ io_uring_recvmsg_payload_length, io_uring_recvmsg_validate };
         }
     };
 }
@@ -125,6 +178,7 @@ ports! {
     __io_uring_peek_cqe,
     io_uring_buf_ring_add,
     io_uring_buf_ring_advance,
+    io_uring_buf_ring_cq_advance,
     io_uring_buf_ring_init,
     io_uring_buf_ring_mask,
     io_uring_cq_advance,
@@ -156,4 +210,5 @@ ports! {
     io_uring_sqe_set_data64,
     io_uring_sqe_set_flags,
     io_uring_wait_cqe,
+    io_uring_wait_cqe_nr,
 }

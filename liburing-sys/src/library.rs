@@ -35,8 +35,20 @@ pub const OLDEST_VERSION: Version = Version { major: 2, minor: 3 };
 /// A function that 2.3 added: a library that has it fills the fields that the header reads.
 const WITNESS: &CStr = c"io_uring_register_sync_cancel";
 
+/// A function that each older version added, by its minor number: these versions do not tell what they are.
+const BROUGHT_BEFORE: [(&CStr, u32); 3] =
+    [(c"io_uring_register_ring_fd", 2), (c"io_uring_mlock_size", 1), (c"io_uring_queue_init", 0)];
+
 /// Never closed, so that addresses in it stay good.
-static IN_USE: OnceLock<Library> = OnceLock::new();
+static IN_USE: OnceLock<Running> = OnceLock::new();
+
+struct Running {
+    library: Library,
+    version: Version,
+}
+
+/// Lines of name, first header with it, and section of the man page.
+const FUNCTIONS: &str = include_str!("../functions.txt");
 
 /// A version of liburing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +82,8 @@ pub enum LoadError {
     TooOld {
         /// Where it is.
         file: PathBuf,
+        /// What its functions say that it is; `None` where they are not liburing's.
+        version: Option<Version>,
     },
     /// Another library is in use already, and a process has one.
     #[non_exhaustive]
@@ -79,8 +93,16 @@ pub enum LoadError {
         /// The library that was asked for.
         refused: PathBuf,
     },
-    /// The library is older than the header, and has no function of this name.
-    MissingSymbol(String),
+    /// The library that runs has no function of this name.
+    #[non_exhaustive]
+    MissingSymbol {
+        /// The function.
+        name: String,
+        /// The liburing that brought it, where that is known.
+        since: Option<Version>,
+        /// The library that runs.
+        running: Version,
+    },
 }
 
 impl fmt::Display for LoadError {
@@ -98,13 +120,17 @@ impl fmt::Display for LoadError {
                     "; is the file that the dynamic loader finds by that name liburing's? see LD_LIBRARY_PATH"
                 })
             }
-            Self::TooOld { file } => write!(
-                f,
-                "{} is older than liburing {OLDEST_VERSION}, or another library: it has no {}; upgrade liburing2 \
-                 (apt, zypper) or liburing (dnf, pacman, apk), or see LD_LIBRARY_PATH",
-                file.display(),
-                WITNESS.to_string_lossy()
-            ),
+            Self::TooOld { file, version } => {
+                match version {
+                    Some(version) => write!(f, "{} is liburing {version}", file.display()),
+                    None => write!(f, "{} is not liburing, or older than 2.0", file.display()),
+                }?;
+                write!(
+                    f,
+                    "; {OLDEST_VERSION} or later is needed (built with the header of {HEADER_VERSION}): upgrade liburing2 \
+                     (apt, zypper) or liburing (dnf, pacman, apk), or see LD_LIBRARY_PATH"
+                )
+            }
             Self::InUse { file, refused } => write!(
                 f,
                 "cannot load {}: {} is in use already; load it before liburing is used at all, \
@@ -112,13 +138,13 @@ impl fmt::Display for LoadError {
                 refused.display(),
                 file.display()
             ),
-            Self::MissingSymbol(name) => {
-                let running = library_version().unwrap_or(OLDEST_VERSION);
-                write!(
-                    f,
-                    "liburing {running} has no {name}, which the header of {HEADER_VERSION} \
-                     declares; upgrade liburing, or ask liburing_sys::has first"
-                )
+            Self::MissingSymbol { name, since, running } => {
+                write!(f, "liburing {running} has no {name}")?;
+                match since {
+                    Some(since) if since > running => write!(f, ", which came with {since}: upgrade liburing to that"),
+                    _ => f.write_str(", and no other version that is known here"),
+                }?;
+                write!(f, " (built with the header of {HEADER_VERSION})")
             }
         }
     }
@@ -154,10 +180,10 @@ pub fn load() -> Result<(), LoadError> {
 /// `path` must name a build of liburing, with the ABI of `liburing.so.2`.
 pub unsafe fn load_from(path: impl AsRef<OsStr>) -> Result<(), LoadError> {
     let path = path.as_ref();
-    let library = if cfg!(feature = "link") { in_use()? } else { adopt(path)? };
+    let running = if cfg!(feature = "link") { in_use()? } else { adopt(path)? };
     // Whoever came first, this call or another thread's, it must be the same library.
     let named = open(path, libc::RTLD_NOLOAD).ok();
-    let same = named.is_some_and(|named| address_in(&named, WITNESS) == address_in(library, WITNESS));
+    let same = named.is_some_and(|named| address_in(&named, WITNESS) == address_in(&running.library, WITNESS));
     if same { Ok(()) } else { Err(LoadError::InUse { file: library_path().unwrap_or_default(), refused: path.into() }) }
 }
 
@@ -175,19 +201,95 @@ pub fn has(symbol: &str) -> bool {
     // The loader would look into the C library as well.
     let is_liburings = symbol.trim_start_matches("__").starts_with("io_uring_");
     let Ok(name) = CString::new(symbol) else { return false };
-    is_liburings && in_use().is_ok_and(|library| address_in(library, &name).is_some())
+    is_liburings && in_use().is_ok_and(|running| address_in(&running.library, &name).is_some())
 }
 
 /// The file of the library that runs; `None` where [`load`] fails.
 pub fn library_path() -> Option<PathBuf> {
-    file_of(address_in(in_use().ok()?, WITNESS)?)
+    file_of(address_in(&in_use().ok()?.library, WITNESS)?)
 }
 
 /// The version of the library that runs; `None` where [`load`] fails.
 ///
 /// A library of before 2.4 cannot tell its version, and is 2.3, or it would not have been loaded.
 pub fn library_version() -> Option<Version> {
-    let library = in_use().ok()?;
+    Some(in_use().ok()?.version)
+}
+
+/// The same for a caller that has a ring already: where the loader knows no library by its name, it was linked
+/// statically, from the same package as the header.
+pub(crate) fn running_version() -> Version {
+    library_version().unwrap_or(HEADER_VERSION)
+}
+
+/// The first liburing with a function of this name, exported or in the header; `None` where none is known.
+///
+/// ```
+/// use liburing_sys::{Version, since};
+///
+/// assert_eq!(since("io_uring_clone_buffers"), Some(Version { major: 2, minor: 8 }));
+/// assert_eq!(since("printf"), None);
+/// ```
+pub fn since(function: &str) -> Option<Version> {
+    let mut lines = FUNCTIONS.lines().map(|line| line.split(' '));
+    let mut fields = lines.find_map(|mut fields| (fields.next() == Some(function)).then_some(fields))?;
+    let (major, minor) = fields.next()?.split_once('.')?;
+    Some(Version { major: major.parse().ok()?, minor: minor.parse().ok()? })
+}
+
+/// Makes sure, without a call, that the library that runs has a function of this name.
+///
+/// What the header defines `inline`, and what this crate writes in Rust, needs no such function.
+///
+/// # Errors
+///
+/// [`LoadError::MissingSymbol`] with the version that brought the function; otherwise those of [`load`].
+pub fn require(function: &str) -> Result<(), LoadError> {
+    let running = in_use()?;
+    if has(function) { Ok(()) } else { Err(missing(function, running)) }
+}
+
+fn missing(function: &str, running: &Running) -> LoadError {
+    LoadError::MissingSymbol { name: function.to_owned(), since: since(function), running: running.version }
+}
+
+/// Finds a function in the library that runs.
+#[cfg(feature = "dlopen")]
+pub(crate) fn function(name: &CStr) -> Result<NonNull<c_void>, LoadError> {
+    let running = in_use()?;
+    address_in(&running.library, name).ok_or_else(|| missing(&name.to_string_lossy(), running))
+}
+
+fn in_use() -> Result<&'static Running, LoadError> {
+    match IN_USE.get() {
+        Some(running) => Ok(running),
+        None => adopt(OsStr::new(FILE_NAME)),
+    }
+}
+
+/// Puts a library to use, unless there is one: returns the one in use.
+#[cold]
+fn adopt(file: &OsStr) -> Result<&'static Running, LoadError> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(running) = IN_USE.get() {
+        return Ok(running);
+    }
+    // Linked: the one that the program started with, and no other.
+    let library = open(file, if cfg!(feature = "link") { libc::RTLD_NOLOAD } else { 0 })?;
+    if address_in(&library, WITNESS).is_none() {
+        let somewhere = address_in(&library, c"io_uring_queue_init").and_then(file_of);
+        let version = BROUGHT_BEFORE.iter().find(|(name, _)| address_in(&library, name).is_some());
+        return Err(LoadError::TooOld {
+            file: somewhere.unwrap_or_else(|| file.into()),
+            version: version.map(|(_, minor)| Version { major: 2, minor: *minor }),
+        });
+    }
+    let version = version_of(&library);
+    Ok(IN_USE.get_or_init(|| Running { library, version }))
+}
+
+fn version_of(library: &Library) -> Version {
     let part = |name| {
         let address = address_in(library, name)?;
         // SAFETY: liburing declares both functions as `int f(void)`.
@@ -195,37 +297,7 @@ pub fn library_version() -> Option<Version> {
         u32::try_from(function()).ok()
     };
     let told = part(c"io_uring_major_version").zip(part(c"io_uring_minor_version"));
-    Some(told.map_or(OLDEST_VERSION, |(major, minor)| Version { major, minor }))
-}
-
-/// Finds a function in the library that runs.
-#[cfg(feature = "dlopen")]
-pub(crate) fn function(name: &CStr) -> Result<NonNull<c_void>, LoadError> {
-    address_in(in_use()?, name).ok_or_else(|| LoadError::MissingSymbol(name.to_string_lossy().into_owned()))
-}
-
-fn in_use() -> Result<&'static Library, LoadError> {
-    match IN_USE.get() {
-        Some(library) => Ok(library),
-        None => adopt(OsStr::new(FILE_NAME)),
-    }
-}
-
-/// Puts a library to use, unless there is one: returns the one in use.
-#[cold]
-fn adopt(file: &OsStr) -> Result<&'static Library, LoadError> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(library) = IN_USE.get() {
-        return Ok(library);
-    }
-    // Linked: the one that the program started with, and no other.
-    let library = open(file, if cfg!(feature = "link") { libc::RTLD_NOLOAD } else { 0 })?;
-    if address_in(&library, WITNESS).is_none() {
-        let somewhere = address_in(&library, c"io_uring_queue_init").and_then(file_of);
-        return Err(LoadError::TooOld { file: somewhere.unwrap_or_else(|| file.into()) });
-    }
-    Ok(IN_USE.get_or_init(|| library))
+    told.map_or(OLDEST_VERSION, |(major, minor)| Version { major, minor })
 }
 
 fn open(file: &OsStr, more_flags: c_int) -> Result<Library, LoadError> {

@@ -2,10 +2,13 @@
 
 use std::ffi::c_uint;
 use std::iter::FusedIterator;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{self, Ordering};
 
 use crate::bindings::{IORING_SETUP_CQE32, io_uring, io_uring_cqe};
 use crate::library::{HEADER_VERSION, Version};
+
+// `reference!(name)`: since when a function is in liburing, and where its manual page is.
+include!(concat!(env!("OUT_DIR"), "/reference.rs"));
 
 /// The header's `IORING_CQE_F_32`, which those before 2.13 do not have: an entry of twice the size.
 const CQE_F_32: u32 = 1 << 15;
@@ -17,7 +20,10 @@ pub(crate) const fn header_is_at_least(major: u32, minor: u32) -> bool {
     !IO_URING_CHECK_VERSION(major, minor)
 }
 
-/// Whether the header is *older* than `major.minor`, as in C; since 2.4 there.
+/// Whether the header is *older* than `major.minor`, as in C.
+///
+/// Since liburing 2.4; see
+/// [IO_URING_CHECK_VERSION(3)](https://man7.org/linux/man-pages/man3/IO_URING_CHECK_VERSION.3.html).
 ///
 /// ```
 /// use liburing_sys::{HEADER_VERSION, IO_URING_CHECK_VERSION};
@@ -33,6 +39,10 @@ pub const fn IO_URING_CHECK_VERSION(major: u32, minor: u32) -> bool {
 
 /// 1 where the ring's completion queue entries have 32 bytes, 0 where they have 16.
 ///
+/// A macro from 2.2 to 2.9.
+///
+#[doc = reference!(io_uring_cqe_shift)]
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring.
@@ -45,6 +55,8 @@ pub unsafe fn io_uring_cqe_shift(ring: *const io_uring) -> c_uint {
 
 /// Where an entry is in the array of completion queue entries.
 ///
+/// Since liburing 2.2, until 2.9.
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring.
@@ -55,6 +67,8 @@ pub unsafe fn io_uring_cqe_index(ring: *const io_uring, position: c_uint, mask: 
 }
 
 /// How many places an entry takes in its queue: what `io_uring_cq_advance` counts.
+///
+#[doc = reference!(io_uring_cqe_nr)]
 ///
 /// # Safety
 ///
@@ -71,6 +85,9 @@ pub unsafe fn io_uring_cqe_nr(cqe: *const io_uring_cqe) -> c_uint {
 /// As in C they stay in the queue: `io_uring_cq_advance` gives them back afterwards. Completions
 /// that arrive meanwhile wait for the next walk.
 ///
+/// Since liburing 2.0; see
+/// [io_uring_for_each_cqe(3)](https://man7.org/linux/man-pages/man3/io_uring_for_each_cqe.3.html).
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring whose completion queue no other thread uses. While the
@@ -84,8 +101,8 @@ pub unsafe fn io_uring_for_each_cqe(ring: *const io_uring) -> CompletionQueueEnt
             cqes: (*cq).cqes,
             mask: (*cq).ring_mask,
             shift: io_uring_cqe_shift(ring),
-            head: AtomicU32::from_ptr((*cq).khead).load(Ordering::Relaxed),
-            tail: AtomicU32::from_ptr((*cq).ktail).load(Ordering::Acquire),
+            head: IO_URING_READ_ONCE((*cq).khead),
+            tail: io_uring_smp_load_acquire((*cq).ktail),
         }
     }
 }
@@ -121,3 +138,125 @@ impl Iterator for CompletionQueueEntries {
 }
 
 impl FusedIterator for CompletionQueueEntries {}
+
+/// What the macros below take: integers that another thread, or the kernel, may change meanwhile.
+pub trait Shared: Copy {
+    /// # Safety
+    ///
+    /// `place` must be aligned and mapped, and nobody may access it other than atomically.
+    unsafe fn load(place: *const Self, ordering: Ordering) -> Self;
+
+    /// # Safety
+    ///
+    /// That of `load`.
+    unsafe fn store(place: *mut Self, value: Self, ordering: Ordering);
+}
+
+macro_rules! shared {
+    ( $($integer:ty, $atomic:ident;)* ) => { $(
+        impl Shared for $integer {
+            #[inline]
+            unsafe fn load(place: *const Self, ordering: Ordering) -> Self {
+                // SAFETY: the caller's place.
+                unsafe { atomic::$atomic::from_ptr(place.cast_mut()) }.load(ordering)
+            }
+
+            #[inline]
+            unsafe fn store(place: *mut Self, value: Self, ordering: Ordering) {
+                // SAFETY: the caller's place.
+                unsafe { atomic::$atomic::from_ptr(place) }.store(value, ordering);
+            }
+        }
+    )* };
+}
+
+shared! {
+    u8, AtomicU8;
+    i8, AtomicI8;
+    u16, AtomicU16;
+    i16, AtomicI16;
+    u32, AtomicU32;
+    i32, AtomicI32;
+    usize, AtomicUsize;
+    isize, AtomicIsize;
+}
+
+#[cfg(target_has_atomic = "64")]
+shared! {
+    u64, AtomicU64;
+    i64, AtomicI64;
+}
+
+/// Reads an integer as it is at one moment; C's macro takes the variable, this one its address.
+///
+/// Since liburing 2.0.
+///
+/// # Safety
+///
+/// `var` must be aligned and mapped, and nobody may access it other than atomically.
+#[inline]
+#[expect(non_snake_case, reason = "the name in C")]
+pub unsafe fn IO_URING_READ_ONCE<T: Shared>(var: *const T) -> T {
+    // SAFETY: the caller's variable.
+    unsafe { T::load(var, Ordering::Relaxed) }
+}
+
+/// Writes an integer at one moment; C's macro takes the variable, this one its address.
+///
+/// Since liburing 2.0.
+///
+/// # Safety
+///
+/// `var` must be aligned and mapped to be written, and nobody may access it other than atomically.
+#[inline]
+#[expect(non_snake_case, reason = "the name in C")]
+pub unsafe fn IO_URING_WRITE_ONCE<T: Shared>(var: *mut T, val: T) {
+    // SAFETY: the caller's variable.
+    unsafe { T::store(var, val, Ordering::Relaxed) };
+}
+
+/// Reads an integer; what was written before [`io_uring_smp_store_release`] stored it is seen afterwards.
+///
+/// Since liburing 2.0.
+///
+/// # Safety
+///
+/// `p` must be aligned and mapped, and nobody may access it other than atomically.
+#[inline]
+pub unsafe fn io_uring_smp_load_acquire<T: Shared>(p: *const T) -> T {
+    // SAFETY: the caller's place.
+    unsafe { T::load(p, Ordering::Acquire) }
+}
+
+/// Writes an integer after all that was read and written before.
+///
+/// Since liburing 2.0.
+///
+/// ```
+/// use liburing_sys::{io_uring_smp_load_acquire, io_uring_smp_store_release};
+///
+/// let mut tail = 7_u32;
+/// // SAFETY: a place of our own.
+/// let read = unsafe {
+///     io_uring_smp_store_release(&raw mut tail, 8);
+///     io_uring_smp_load_acquire(&raw const tail)
+/// };
+/// assert_eq!(read, 8);
+/// ```
+///
+/// # Safety
+///
+/// `p` must be aligned and mapped to be written, and nobody may access it other than atomically.
+#[inline]
+pub unsafe fn io_uring_smp_store_release<T: Shared>(p: *mut T, v: T) {
+    // SAFETY: the caller's place.
+    unsafe { T::store(p, v, Ordering::Release) };
+}
+
+/// Keeps what is read afterwards behind what was written before: a full barrier.
+///
+/// Since liburing 2.2.
+#[inline]
+pub fn io_uring_smp_mb() {
+    atomic::fence(Ordering::SeqCst);
+}

@@ -15,7 +15,7 @@ const WITNESS: &str = "io_uring_register_sync_cancel";
 
 /// Runs `body`, the test's own, in a new process: the library in use is the process's.
 #[track_caller]
-fn in_new_process(test: &str, body: impl FnOnce()) {
+pub(crate) fn in_new_process(test: &str, body: impl FnOnce()) {
     const CHILD: &str = "LIBURING_SYS_CHILD";
     if env::var_os(CHILD).is_some_and(|name| name == *test) {
         return body();
@@ -87,6 +87,45 @@ fn has_tells_exported_functions_only() {
 }
 
 #[test]
+fn a_function_that_is_missing_is_told_with_its_version() {
+    assert_eq!(sys::require("io_uring_queue_init"), Ok(()));
+    assert_eq!(sys::since("io_uring_clone_buffers"), Some(sys::Version { major: 2, minor: 8 }));
+    assert_eq!(sys::since("io_uring_queue_init"), Some(sys::Version { major: 2, minor: 0 }));
+    assert_eq!(sys::since("io_uring_clone_buffer"), None);
+    assert_eq!(sys::since(""), None);
+    assert_eq!(sys::since("#"), None);
+    let running = sys::library_version().expect("a version");
+    let cloned = sys::require("io_uring_clone_buffers");
+    if running < (sys::Version { major: 2, minor: 8 }) {
+        let text = cloned.expect_err("a library of before").to_string();
+        let expected = format!("liburing {running} has no io_uring_clone_buffers, which came with 2.8: upgrade");
+        assert!(text.starts_with(&expected), "{text}");
+    } else {
+        assert_eq!(cloned, Ok(()));
+    }
+    let nothing = sys::require("io_uring_nothing").expect_err("no such function").to_string();
+    let expected = format!("liburing {running} has no io_uring_nothing, and no other version that is known here");
+    assert!(nothing.starts_with(&expected), "{nothing}");
+}
+
+#[test]
+fn packagers_find_the_library_in_a_note() {
+    let program = fs::read("/proc/self/exe").expect("our own program");
+    let kind_and_name = [&0x407c_0c0a_u32.to_ne_bytes()[..], b"FDO\0"].concat();
+    let note = program.windows(kind_and_name.len()).position(|bytes| bytes == kind_and_name);
+    if cfg!(feature = "link") {
+        assert_eq!(note, None, "DT_NEEDED says it");
+        return;
+    }
+    let note = note.expect("a note");
+    let size = u32::from_ne_bytes(program[note - 4..note].try_into().expect("four bytes")) as usize;
+    let text = &program[note + kind_and_name.len()..][..size];
+    let text = std::str::from_utf8(text).expect("a text").strip_suffix('\0').expect("a C string");
+    assert!(text.starts_with("[{") && text.ends_with("}]"), "{text}");
+    assert!(text.contains(&format!("\"soname\":[\"{}\"]", sys::FILE_NAME)), "{text}");
+}
+
+#[test]
 fn library_in_use_may_be_named_again() {
     let path = sys::library_path().expect("a path");
     // SAFETY: the distribution's own library.
@@ -123,7 +162,21 @@ fn old_library_is_refused() {
     in_new_process("library::old_library_is_refused", || {
         let error = refused(&old);
         assert!(matches!(&error, LoadError::TooOld { file, .. } if *file == old), "{error}");
-        assert!(error.to_string().contains("is older than liburing 2.3"), "{error}");
+        let text = error.to_string();
+        let expected = format!(
+            "{} is liburing 2.0; 2.3 or later is needed (built with the header of {}): upgrade liburing2",
+            old.display(),
+            sys::HEADER_VERSION
+        );
+        assert!(text.starts_with(&expected), "{text}");
+
+        let newer = stub(
+            "older",
+            "int io_uring_queue_init(void) { return 0; } int io_uring_register_ring_fd(void *r) { return 0; }",
+        );
+        assert!(refused(&newer).to_string().contains(" is liburing 2.2; 2.3 or later"));
+        let other = stub("other", "int something(void) { return 0; }");
+        assert!(refused(&other).to_string().contains(" is not liburing, or older than 2.0; 2.3 or later"));
         assert_eq!(sys::load(), Ok(()), "a failure stays");
     });
 }
@@ -187,8 +240,8 @@ fn missing_function_panics_but_not_through_c() {
         let panicked = std::panic::catch_unwind(|| unsafe { sys::io_uring_get_probe() });
         let payload = panicked.expect_err("the stub has no such function");
         let text = payload.downcast_ref::<String>().expect("a text");
-        assert!(text.starts_with("liburing 2.3 has no io_uring_get_probe, which"), "{text}");
-        assert!(text.contains(&format!("the header of {} ", sys::HEADER_VERSION)), "{text}");
+        assert!(text.starts_with("liburing 2.3 has no io_uring_get_probe, and no other version"), "{text}");
+        assert!(text.ends_with(&format!("(built with the header of {})", sys::HEADER_VERSION)), "{text}");
 
         let mut head = 0;
         // SAFETY: integers and pointers, for which zero is a value.
