@@ -440,9 +440,22 @@ fn second_copy_that_is_exported_does_no_harm() {
     });
 }
 
+/// `None`, and a word why, where there is no cargo that builds for this machine.
+fn cargo() -> Option<Command> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+    match Command::new(&cargo).arg("-vV").output() {
+        Err(error) => println!("skipped: there is no cargo to build a dependent crate with: {error}"),
+        Ok(told) if String::from_utf8_lossy(&told.stdout).contains(&format!("host: {}-", env::consts::ARCH)) => {
+            return Some(Command::new(cargo));
+        }
+        Ok(_) => println!("skipped: cargo builds dependent crates for another machine than this"),
+    }
+    None
+}
+
 /// Builds a crate that depends on this one with its feature(s) `mode`; returns what came out.
 ///
-/// `None`, and a word why, where there is no cargo. In the target directory of this build, so that little is built.
+/// In the target directory of this build, so that little has to be built.
 #[track_caller]
 fn dependent(source: &str, mode: &str, native: Option<&Path>) -> Option<PathBuf> {
     let is_library = source == "library";
@@ -464,11 +477,7 @@ fn dependent(source: &str, mode: &str, native: Option<&Path>) -> Option<PathBuf>
         fs::copy(lock, folder.join("Cargo.lock")).expect("a lock file");
     }
     let target_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
-    if let Err(error) = Command::new(command.get_program()).arg("--version").output() {
-        println!("skipped: there is no cargo to build a dependent crate with: {error}");
-        return None;
-    }
+    let mut command = cargo()?;
     command.args(["rustc", "--offline", "--message-format=json-render-diagnostics"]);
     command.arg(if is_library { "--lib" } else { "--bins" });
     command.env("CARGO_TARGET_DIR", target_dir).current_dir(&folder).arg("--");

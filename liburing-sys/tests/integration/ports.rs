@@ -310,6 +310,10 @@ impl FakeRing {
             (*ring).cq.cqes = (&raw mut (*memory).cqes).cast();
             (*ring).cq.ring_mask = shape.cq_entries as u32 - 1;
             (*ring).cq.ring_entries = shape.cq_entries as u32;
+            // Whoever looks into a wrong place finds an entry there, and does not go past the end and on for ever.
+            for entry in &mut (*memory).cqes {
+                entry[1] &= !half_and_half(0, CQE_F_SKIP | CQE_F_32);
+            }
             (*memory).sq_head = shape.sq_start;
             (*memory).sq_flags = 0;
             (*memory).cq_head = shape.cq_start;
@@ -394,8 +398,7 @@ impl FakeRing {
             self.put([payload, half_and_half(0, CQE_F_SKIP)], [0; 2]);
             self.end_entry();
         }
-        // Headers that do not know of large entries take a second half for an entry. Without these flags whoever does
-        // so by mistake does not go past the end, and on for ever.
+        // Headers that do not know of large entries take the second half for an entry; others only by mistake, as above.
         let harmless = payload & !half_and_half(0, CQE_F_SKIP | CQE_F_32);
         self.put([user_data, half_and_half(res, flags)], [payload, harmless]);
         if double {
