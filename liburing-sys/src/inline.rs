@@ -101,6 +101,8 @@ unsafe fn submission_head(ring: *const io_uring) -> c_uint {
 ///
 /// Whatever has been filled is submitted by the next `io_uring_submit`.
 ///
+#[doc = reference!(io_uring_get_sqe)]
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring whose submission queue no other thread uses.
@@ -124,6 +126,8 @@ pub unsafe fn io_uring_get_sqe(ring: *mut io_uring) -> *mut io_uring_sqe {
 
 /// Number of entries that the kernel has not consumed.
 ///
+#[doc = reference!(io_uring_sq_ready)]
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring whose submission queue no other thread uses.
@@ -134,6 +138,8 @@ pub unsafe fn io_uring_sq_ready(ring: *const io_uring) -> c_uint {
 }
 
 /// Number of entries that can be had before the queue is full.
+///
+#[doc = reference!(io_uring_sq_space_left)]
 ///
 /// # Safety
 ///
@@ -146,6 +152,8 @@ pub unsafe fn io_uring_sq_space_left(ring: *const io_uring) -> c_uint {
 
 /// Sets the value that comes back in the completion.
 ///
+#[doc = reference!(io_uring_sqe_set_data64)]
+///
 /// # Safety
 ///
 /// `sqe` must point to an entry that the caller may write.
@@ -156,6 +164,8 @@ pub unsafe fn io_uring_sqe_set_data64(sqe: *mut io_uring_sqe, data: u64) {
 }
 
 /// Sets the pointer that comes back in the completion.
+///
+#[doc = reference!(io_uring_sqe_set_data)]
 ///
 /// # Safety
 ///
@@ -168,6 +178,8 @@ pub unsafe fn io_uring_sqe_set_data(sqe: *mut io_uring_sqe, data: *mut c_void) {
 
 /// Sets the entry's `IOSQE_*` flags, after the preparation.
 ///
+#[doc = reference!(io_uring_sqe_set_flags)]
+///
 /// # Safety
 ///
 /// `sqe` must point to an entry that the caller may write.
@@ -178,6 +190,8 @@ pub unsafe fn io_uring_sqe_set_flags(sqe: *mut io_uring_sqe, flags: c_uint) {
 }
 
 /// Prepares an operation that takes memory, a length and an offset.
+///
+#[doc = reference!(io_uring_prep_rw)]
 ///
 /// # Safety
 ///
@@ -227,6 +241,8 @@ macro_rules! transfers {
     ( $( $(#[$doc:meta])* $name:ident($memory:ident: $ty:ty, $len:ident) is $op:ident; )* ) => { $(
         $(#[$doc])*
         ///
+        #[doc = reference!($name)]
+        ///
         /// # Safety
         ///
         /// `sqe` must point to an entry that the caller may write. Once it is submitted, the memory
@@ -259,6 +275,8 @@ transfers! {
 macro_rules! fixed_transfers {
     ( $( $(#[$doc:meta])* $name:ident($ty:ty) is $op:ident; )* ) => { $(
         $(#[$doc])*
+        ///
+        #[doc = reference!($name)]
         ///
         /// # Safety
         ///
@@ -293,6 +311,8 @@ macro_rules! messages {
     ( $( $(#[$doc:meta])* $name:ident($ty:ty) is $op:ident; )* ) => { $(
         $(#[$doc])*
         ///
+        #[doc = reference!($name)]
+        ///
         /// # Safety
         ///
         /// `sqe` must point to an entry that the caller may write. Once it is submitted, the memory
@@ -323,6 +343,8 @@ messages! {
 
 /// Prepares an operation that does nothing.
 ///
+#[doc = reference!(io_uring_prep_nop)]
+///
 /// # Safety
 ///
 /// `sqe` must point to an entry that the caller may write.
@@ -334,6 +356,8 @@ pub unsafe fn io_uring_prep_nop(sqe: *mut io_uring_sqe) {
 
 /// Prepares `fsync(2)`, or `fdatasync(2)` with `IORING_FSYNC_DATASYNC`.
 ///
+#[doc = reference!(io_uring_prep_fsync)]
+///
 /// # Safety
 ///
 /// `sqe` must point to an entry that the caller may write.
@@ -344,6 +368,8 @@ pub unsafe fn io_uring_prep_fsync(sqe: *mut io_uring_sqe, fd: c_int, fsync_flags
 }
 
 /// Prepares `fallocate(2)`; offset and length are `off_t` in the header of 2.3.
+///
+#[doc = reference!(io_uring_prep_fallocate)]
 ///
 /// # Safety
 ///
@@ -359,6 +385,8 @@ pub unsafe fn io_uring_prep_fallocate(sqe: *mut io_uring_sqe, fd: c_int, mode: c
 
 /// Prepares a wait for one of the `POLL*` events.
 ///
+#[doc = reference!(io_uring_prep_poll_add)]
+///
 /// # Safety
 ///
 /// `sqe` must point to an entry that the caller may write.
@@ -371,6 +399,8 @@ pub unsafe fn io_uring_prep_poll_add(sqe: *mut io_uring_sqe, fd: c_int, poll_mas
 }
 
 /// Prepares the cancellation of operations by their `user_data`.
+///
+#[doc = reference!(io_uring_prep_cancel64)]
 ///
 /// # Safety
 ///
@@ -387,6 +417,8 @@ pub unsafe fn io_uring_prep_cancel64(sqe: *mut io_uring_sqe, user_data: u64, fla
 
 /// Prepares `close(2)`.
 ///
+#[doc = reference!(io_uring_prep_close)]
+///
 /// # Safety
 ///
 /// `sqe` must point to an entry that the caller may write. Once it is submitted, `fd` is no longer
@@ -398,6 +430,8 @@ pub unsafe fn io_uring_prep_close(sqe: *mut io_uring_sqe, fd: c_int) {
 }
 
 /// Prepares a command of the file's own, to which the caller adds its arguments; in C since 2.13.
+///
+#[doc = reference!(io_uring_prep_uring_cmd)]
 ///
 /// # Safety
 ///
@@ -413,6 +447,8 @@ pub unsafe fn io_uring_prep_uring_cmd(sqe: *mut io_uring_sqe, cmd_op: c_int, fd:
 }
 
 /// Gives `nr` places of the completion queue back to the kernel.
+///
+#[doc = reference!(io_uring_cq_advance)]
 ///
 /// # Safety
 ///
@@ -433,6 +469,8 @@ pub unsafe fn io_uring_cq_advance(ring: *mut io_uring, nr: c_uint) {
 
 /// Gives one completion back to the kernel; does nothing for null.
 ///
+#[doc = reference!(io_uring_cqe_seen)]
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring whose completion queue no other thread uses, and `cqe`
@@ -447,6 +485,8 @@ pub unsafe fn io_uring_cqe_seen(ring: *mut io_uring, cqe: *mut io_uring_cqe) {
 
 /// Number of completions that wait in the queue.
 ///
+#[doc = reference!(io_uring_cq_ready)]
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring whose completion queue no other thread uses.
@@ -460,6 +500,8 @@ pub unsafe fn io_uring_cq_ready(ring: *const io_uring) -> c_uint {
 }
 
 /// Whether the kernel keeps completions that found no place in the queue.
+///
+#[doc = reference!(io_uring_cq_has_overflow)]
 ///
 /// # Safety
 ///
@@ -481,6 +523,8 @@ pub(crate) unsafe fn submission_flags(ring: *const io_uring) -> u32 {
 
 /// The value that the submission carried.
 ///
+#[doc = reference!(io_uring_cqe_get_data64)]
+///
 /// # Safety
 ///
 /// `cqe` must point to a completion queue entry that has not been given back.
@@ -492,6 +536,8 @@ pub unsafe fn io_uring_cqe_get_data64(cqe: *const io_uring_cqe) -> u64 {
 
 /// The pointer that the submission carried.
 ///
+#[doc = reference!(io_uring_cqe_get_data)]
+///
 /// # Safety
 ///
 /// `cqe` must point to a completion queue entry that has not been given back.
@@ -502,6 +548,8 @@ pub unsafe fn io_uring_cqe_get_data(cqe: *const io_uring_cqe) -> *mut c_void {
 }
 
 /// Looks for a completion in the queue only. Not for applications: see [`io_uring_peek_cqe`].
+///
+#[doc = reference!(__io_uring_peek_cqe)]
 ///
 /// # Safety
 ///
@@ -546,6 +594,8 @@ pub unsafe fn __io_uring_peek_cqe(
 
 /// Returns the first completion, if there is one: 0 and an entry, or `-errno` (`-EAGAIN` for none).
 ///
+#[doc = reference!(io_uring_peek_cqe)]
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring whose completion queue no other thread uses, and
@@ -572,6 +622,8 @@ pub unsafe fn io_uring_peek_cqe(ring: *mut io_uring, cqe_ptr: *mut *mut io_uring
 
 /// Returns the first completion and waits until there is one: 0 and an entry, or `-errno`.
 ///
+#[doc = reference!(io_uring_wait_cqe)]
+///
 /// # Safety
 ///
 /// That of [`io_uring_peek_cqe`].
@@ -589,6 +641,8 @@ pub unsafe fn io_uring_wait_cqe(ring: *mut io_uring, cqe_ptr: *mut *mut io_uring
 
 /// Returns the first completion and waits until there are `wait_nr`: 0 and an entry, or `-errno`.
 ///
+#[doc = reference!(io_uring_wait_cqe_nr)]
+///
 /// # Safety
 ///
 /// That of [`io_uring_peek_cqe`].
@@ -599,6 +653,8 @@ pub unsafe fn io_uring_wait_cqe_nr(ring: *mut io_uring, cqe_ptr: *mut *mut io_ur
 }
 
 /// The mask of a buffer ring with so many entries.
+///
+#[doc = reference!(io_uring_buf_ring_mask)]
 ///
 /// # Safety
 ///
@@ -619,6 +675,8 @@ unsafe fn buffer_tail<'a>(br: *mut io_uring_buf_ring) -> &'a AtomicU16 {
 
 /// Makes a buffer ring empty, before it is registered.
 ///
+#[doc = reference!(io_uring_buf_ring_init)]
+///
 /// # Safety
 ///
 /// `br` must point to a buffer ring that no other thread uses.
@@ -629,6 +687,8 @@ pub unsafe fn io_uring_buf_ring_init(br: *mut io_uring_buf_ring) {
 }
 
 /// Puts a buffer into the place `buf_offset` after the tail, not yet for the kernel to see.
+///
+#[doc = reference!(io_uring_buf_ring_add)]
 ///
 /// # Safety
 ///
@@ -658,6 +718,8 @@ pub unsafe fn io_uring_buf_ring_add(
 
 /// Shows `count` buffers that have been added to the kernel.
 ///
+#[doc = reference!(io_uring_buf_ring_advance)]
+///
 /// # Safety
 ///
 /// `br` must point to a buffer ring that no other thread uses, to which `count` were added.
@@ -672,6 +734,8 @@ pub unsafe fn io_uring_buf_ring_advance(br: *mut io_uring_buf_ring, count: c_int
 /// Gives completions back to the kernel, and buffers that have been added to their ring.
 ///
 /// Headers before 2.6 do not order the buffers' entries before their number.
+///
+#[doc = reference!(__io_uring_buf_ring_cq_advance)]
 ///
 /// # Safety
 ///
@@ -693,6 +757,8 @@ pub unsafe fn __io_uring_buf_ring_cq_advance(
 /// Gives as many completions back to the kernel as buffers that have been added to their ring.
 ///
 /// Headers before 2.6 do not order the buffers' entries before their number.
+///
+#[doc = reference!(io_uring_buf_ring_cq_advance)]
 ///
 /// # Safety
 ///

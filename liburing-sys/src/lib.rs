@@ -91,6 +91,9 @@ compile_error!(
      liburing.so.2), `dlopen` (it is found at run time), or both"
 );
 
+// `reference!(name)`: since when a function is in liburing, and where its manual page is.
+include!(concat!(env!("OUT_DIR"), "/reference.rs"));
+
 #[cfg(feature = "dlopen")]
 #[macro_use]
 mod dlopen;

@@ -1,5 +1,6 @@
 //! Which liburing runs: found and checked once, then the same for every caller.
 
+use std::env;
 use std::error::Error;
 use std::ffi::{CStr, CString, OsStr, c_int, c_void};
 use std::fmt;
@@ -45,6 +46,8 @@ static IN_USE: OnceLock<Running> = OnceLock::new();
 struct Running {
     library: Library,
     version: Version,
+    /// It was linked into the program statically: the loader knows nothing of it, and it is of the header's version.
+    in_program: bool,
 }
 
 /// Lines of name, first header with it, and section of the man page.
@@ -201,12 +204,17 @@ pub fn has(symbol: &str) -> bool {
     // The loader would look into the C library as well.
     let is_liburings = symbol.trim_start_matches("__").starts_with("io_uring_");
     let Ok(name) = CString::new(symbol) else { return false };
-    is_liburings && in_use().is_ok_and(|running| address_in(&running.library, &name).is_some())
+    is_liburings
+        && in_use().is_ok_and(|running| match running.in_program {
+            true => since(symbol).is_some_and(|since| since <= running.version),
+            false => address_in(&running.library, &name).is_some(),
+        })
 }
 
-/// The file of the library that runs; `None` where [`load`] fails.
+/// The file of the library that runs, which is the program where it was linked statically; `None` where [`load`] fails.
 pub fn library_path() -> Option<PathBuf> {
-    file_of(address_in(&in_use().ok()?.library, WITNESS)?)
+    let running = in_use().ok()?;
+    if running.in_program { env::current_exe().ok() } else { file_of(address_in(&running.library, WITNESS)?) }
 }
 
 /// The version of the library that runs; `None` where [`load`] fails.
@@ -216,8 +224,7 @@ pub fn library_version() -> Option<Version> {
     Some(in_use().ok()?.version)
 }
 
-/// The same for a caller that has a ring already: where the loader knows no library by its name, it was linked
-/// statically, from the same package as the header.
+/// The same for a caller that has a ring already, and so a library.
 pub(crate) fn running_version() -> Version {
     library_version().unwrap_or(HEADER_VERSION)
 }
@@ -276,7 +283,16 @@ fn adopt(file: &OsStr) -> Result<&'static Running, LoadError> {
         return Ok(running);
     }
     // Linked: the one that the program started with, and no other.
-    let library = open(file, if cfg!(feature = "link") { libc::RTLD_NOLOAD } else { 0 })?;
+    let library = match open(file, if cfg!(feature = "link") { libc::RTLD_NOLOAD } else { 0 }) {
+        Ok(library) => library,
+        Err(_) if cfg!(all(feature = "link", not(feature = "dlopen"))) => {
+            let version = HEADER_VERSION;
+            return Ok(IN_USE.get_or_init(|| Running { library: Library::this(), version, in_program: true }));
+        }
+        // Calls go through pointers, which only the loader can give.
+        Err(_) if cfg!(feature = "link") => open(file, 0)?,
+        Err(error) => return Err(error),
+    };
     if address_in(&library, WITNESS).is_none() {
         let somewhere = address_in(&library, c"io_uring_queue_init").and_then(file_of);
         let version = BROUGHT_BEFORE.iter().find(|(name, _)| address_in(&library, name).is_some());
@@ -286,7 +302,7 @@ fn adopt(file: &OsStr) -> Result<&'static Running, LoadError> {
         });
     }
     let version = version_of(&library);
-    Ok(IN_USE.get_or_init(|| Running { library, version }))
+    Ok(IN_USE.get_or_init(|| Running { library, version, in_program: false }))
 }
 
 fn version_of(library: &Library) -> Version {

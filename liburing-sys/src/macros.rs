@@ -7,9 +7,6 @@ use std::sync::atomic::{self, Ordering};
 use crate::bindings::{IORING_SETUP_CQE32, io_uring, io_uring_cqe};
 use crate::library::{HEADER_VERSION, Version};
 
-// `reference!(name)`: since when a function is in liburing, and where its manual page is.
-include!(concat!(env!("OUT_DIR"), "/reference.rs"));
-
 /// The header's `IORING_CQE_F_32`, which those before 2.13 do not have: an entry of twice the size.
 const CQE_F_32: u32 = 1 << 15;
 

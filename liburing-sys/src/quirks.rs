@@ -52,6 +52,8 @@ unsafe fn register(ring: *mut io_uring, opcode: c_uint, arg: *const c_void, coun
 ///
 /// The library of 2.3 declares this function and does not export it: it is made here from the register call.
 ///
+#[doc = reference!(io_uring_enable_rings)]
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring.
@@ -64,6 +66,8 @@ pub unsafe fn io_uring_enable_rings(ring: *mut io_uring) -> c_int {
 /// Allows on a disabled ring only what `res` lists: 0 or `-errno`.
 ///
 /// The library of 2.3 declares this function and does not export it: it is made here from the register call.
+///
+#[doc = reference!(io_uring_register_restrictions)]
 ///
 /// # Safety
 ///
@@ -83,6 +87,8 @@ pub unsafe fn io_uring_register_restrictions(
 /// In the library of 2.4 every registration after this one fails where the kernel does not know registered rings there
 /// (before Linux 6.3). With that library it is refused on such a kernel: `-EOPNOTSUPP`, and the ring works without.
 ///
+#[doc = reference!(io_uring_register_ring_fd)]
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring.
@@ -100,6 +106,8 @@ pub unsafe fn io_uring_register_ring_fd(ring: *mut io_uring) -> c_int {
 /// Checks that a buffer of `recvmsg` holds the header and room for name and control data: null where it does not.
 ///
 /// Headers before 2.15 let lengths pass whose sum overflows.
+///
+#[doc = reference!(io_uring_recvmsg_validate)]
 ///
 /// # Safety
 ///
@@ -124,6 +132,8 @@ pub unsafe fn io_uring_recvmsg_validate(
 ///
 /// Headers before 2.15 give a huge number where there is less than these.
 ///
+#[doc = reference!(io_uring_recvmsg_payload_length)]
+///
 /// # Safety
 ///
 /// `msgh` must point to the message header that was submitted.
@@ -147,6 +157,8 @@ pub unsafe fn io_uring_recvmsg_payload_length(
 macro_rules! waits {
     ( $( $(#[$doc:meta])* $name:ident( $($arg:ident: $ty:ty),* ); )* ) => { $(
         $(#[$doc])*
+        ///
+        #[doc = reference!($name)]
         ///
         /// # Safety
         ///
@@ -217,6 +229,8 @@ mod any_free_entry {
             ///
             /// `file_index` may be `IORING_FILE_INDEX_ALLOC`, which the header of 2.3 itself takes for a plain descriptor.
             ///
+            #[doc = reference!($name)]
+            ///
             /// # Safety
             ///
             /// `sqe` must point to an entry that the caller may write. What the pointers lead to must stay valid until
@@ -261,6 +275,8 @@ pub use any_free_entry::{
 
 /// The `2` of the library's version that runs; also for 2.3, which does not have this function.
 ///
+#[doc = reference!(io_uring_major_version)]
+///
 /// # Safety
 ///
 /// None: unsafe only because the header's other functions are.
@@ -271,6 +287,8 @@ pub unsafe fn io_uring_major_version() -> c_int {
 }
 
 /// The number after the point of the library's version that runs; also for 2.3, which does not have this function.
+///
+#[doc = reference!(io_uring_minor_version)]
 ///
 /// # Safety
 ///
@@ -284,6 +302,8 @@ pub unsafe fn io_uring_minor_version() -> c_int {
 /// Whether the library that runs is *older* than `major.minor`, as in C.
 ///
 /// The libraries of 2.4 and 2.5 say so of their own version, too.
+///
+#[doc = reference!(io_uring_check_version)]
 ///
 /// # Safety
 ///
@@ -299,6 +319,8 @@ pub unsafe fn io_uring_check_version(major: c_int, minor: c_int) -> bool {
 ///
 /// The libraries of 2.5 and 2.6 forget 64 bytes: the kernel then writes behind a buffer that is just as large as they
 /// ask for. With these a buffer that is too small gets `-ENOMEM`, and the result is a whole number of pages.
+///
+#[doc = reference!(io_uring_queue_init_mem)]
 ///
 /// # Safety
 ///
@@ -349,6 +371,8 @@ fn memory_for(entries: c_uint, p: &bindings::io_uring_params) -> usize {
 ///
 /// The header of 2.6 forgets to ask for a buffer of the group.
 ///
+#[doc = reference!(io_uring_prep_read_multishot)]
+///
 /// # Safety
 ///
 /// `sqe` must point to an entry that the caller may write. The buffers of the group must stay valid until the last
@@ -373,6 +397,8 @@ pub unsafe fn io_uring_prep_read_multishot(
 ///
 /// The libraries of 2.9 to 2.14 lose the ring's queues where the new ones cannot be mapped, and the old entries' memory
 /// in any case. Here the ring keeps them then: no operation gets through, and `io_uring_queue_exit` still works.
+///
+#[doc = reference!(io_uring_resize_rings)]
 ///
 /// # Safety
 ///
@@ -454,6 +480,8 @@ unsafe fn unmap_queues(ring: *mut io_uring) {
 /// The libraries of 2.9 to 2.14 read address 0 when the time is over. With these the submission is a system call of its
 /// own.
 ///
+#[doc = reference!(io_uring_submit_and_wait_reg)]
+///
 /// # Safety
 ///
 /// `ring` must point to an initialised ring whose queues no other thread uses, and `cqe_ptr` must be writable. The entry
@@ -533,6 +561,8 @@ unsafe fn submit_then_wait_reg(
 /// Fills `cqes` with completions that wait in the queue, without giving them back: how many, at most `count`.
 ///
 /// The libraries before 2.15 do not know entries of two sizes in one queue (`IORING_SETUP_CQE_MIXED`).
+///
+#[doc = reference!(io_uring_peek_batch_cqe)]
 ///
 /// # Safety
 ///

@@ -539,6 +539,12 @@ fn second_copy_in_the_program_does_no_harm() {
 }
 
 #[test]
+fn liburing_may_be_part_of_the_program() {
+    let Some(archive) = archive() else { return };
+    assert_runs(dependent("static_only", "link", archive.parent()));
+}
+
+#[test]
 fn wrappers_with_the_names_of_the_header_do_no_harm() {
     let folder = c::folder("plain");
     let object = folder.join("plain.o");
