@@ -11,6 +11,10 @@
 
 #include <liburing.h>
 
+#ifndef IORING_SETUP_DEFER_TASKRUN
+#error "liburing.h is older than 2.3, which is needed"
+#endif
+
 /* Commands for io_uring's passthrough, where the kernel's headers have them. */
 #if defined(__has_include)
 #if __has_include(<linux/nvme_ioctl.h>)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -53,12 +54,14 @@ fn main() -> Result<()> {
     let include_paths = find(link)?;
     let mut bindings = with_references(&generate(&include_paths, &out)?, &functions);
     let (major, minor) = header_version(&bindings)?;
+    let inline = format!("pub(crate) const INLINE: &[&str] = &{:?};\n", inline_functions(&bindings));
     if dlopen {
         bindings = through_pointers(&bindings);
     }
     bindings += &format!("pub(crate) const HEADER: (u32, u32) = ({major}, {minor});\n");
-    fs::write(out.join("bindings.rs"), bindings).context("cannot write bindings.rs")?;
-    compile_shims(&include_paths, &out, dlopen)?;
+    bindings += &inline;
+    fs::write(out.join("bindings.rs"), &bindings).context("cannot write bindings.rs")?;
+    compile_shims(&include_paths, &out, &bindings, dlopen)?;
 
     for known in 4..=NEWEST_MINOR {
         println!("cargo::rustc-check-cfg=cfg(liburing_2_{known})");
@@ -79,33 +82,37 @@ fn find(link: bool) -> Result<Vec<PathBuf>> {
     let lib_dir = override_for_target("LIBURING_LIB_DIR")?;
     let by_hand = include_dir.is_some() || lib_dir.is_some();
     if link && by_hand {
-        if let Some(dir) = &lib_dir {
-            println!("cargo::rustc-link-search=native={}", dir.display());
+        if let Some((_, dir)) = &lib_dir {
+            println!("cargo::rustc-link-search=native={}", Path::new(dir).display());
         }
         println!("cargo::rustc-link-lib=uring");
     }
-    if let Some(dirs) = include_dir {
+    if let Some((variable, dirs)) = include_dir {
         let dirs: Vec<_> = env::split_paths(&dirs).collect();
         let found = dirs.iter().any(|dir| dir.join("liburing.h").exists());
         let names: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
-        ensure!(found, "LIBURING_INCLUDE_DIR is set, but there is no liburing.h in {}", names.join(" or "));
+        ensure!(found, "{variable} is set, but there is no liburing.h in {}", names.join(" or "));
         return Ok(dirs);
     }
     // The header says which version it is; pkg-config's word is not needed for that.
-    let library = pkg_config::Config::new()
-        .cargo_metadata(link && !by_hand)
-        .probe("liburing")
-        .with_context(|| format!("pkg-config does not find liburing\n\n{INSTALL}"))?;
+    let library = pkg_config::Config::new().cargo_metadata(link && !by_hand).probe("liburing").map_err(|error| {
+        let what = match error {
+            pkg_config::Error::Command { .. } => "pkg-config cannot be run",
+            _ => "pkg-config does not find liburing",
+        };
+        anyhow::Error::new(error).context(format!("{what}\n\n{INSTALL}"))
+    })?;
     Ok(library.include_paths)
 }
 
-/// Reads `<TARGET>_NAME`, in both spellings of the target, then `NAME`.
-fn override_for_target(name: &str) -> Result<Option<PathBuf>> {
+/// Reads `<TARGET>_NAME`, in both spellings of the target, then `NAME`: the variable that is set, and its value.
+fn override_for_target(name: &str) -> Result<Option<(String, OsString)>> {
     let target = env::var("TARGET").context("cargo sets TARGET")?.to_uppercase();
     let variables = [format!("{target}_{name}"), format!("{}_{name}", target.replace('-', "_")), name.into()];
     Ok(variables.into_iter().find_map(|variable| {
         println!("cargo::rerun-if-env-changed={variable}");
-        env::var_os(variable).map(PathBuf::from)
+        let value = env::var_os(&variable).filter(|value| !value.is_empty())?;
+        Some((variable, value))
     }))
 }
 
@@ -227,12 +234,18 @@ fn with_references(bindings: &str, functions: &BTreeMap<String, String>) -> Stri
     text
 }
 
+/// bindgen writes one `extern` block per function.
+const BLOCK: &str = "unsafe extern \"C\" {\n";
+
+/// Names of the functions that the header defines: bindgen names the shim of each in a `link_name` attribute.
+fn inline_functions(bindings: &str) -> Vec<&str> {
+    let blocks = bindings.split(BLOCK).skip(1).filter_map(|block| block.split_once("pub fn "));
+    let inline = blocks.filter(|(attributes, _)| attributes.contains("#[link_name"));
+    inline.filter_map(|(_, declaration)| declaration.split('(').next()).collect()
+}
+
 /// Hands every function that the library exports to the `library_function!` macro.
-///
-/// bindgen writes one `extern` block per function and names the shim of an inline one in a
-/// `link_name` attribute, which the exported ones do not have.
 fn through_pointers(bindings: &str) -> String {
-    const BLOCK: &str = "unsafe extern \"C\" {\n";
     let mut blocks = bindings.split(BLOCK);
     let mut text = blocks.next().unwrap_or_default().to_owned();
     for block in blocks {
@@ -255,7 +268,7 @@ fn trampoline(name: &str) -> String {
     format!("liburing_sys_{name}")
 }
 
-fn compile_shims(include_paths: &[PathBuf], out: &Path, dlopen: bool) -> Result<()> {
+fn compile_shims(include_paths: &[PathBuf], out: &Path, bindings: &str, dlopen: bool) -> Result<()> {
     // CFLAGS made for a C program would leave undefined references, or an archive of bytecode, in
     // a rust one. cc puts them last, those for the very target at the very end.
     if env::var_os("CARGO_CFG_SANITIZE").is_none() {
@@ -267,9 +280,18 @@ fn compile_shims(include_paths: &[PathBuf], out: &Path, dlopen: bool) -> Result<
     let mut shims = cc::Build::new();
     shims.file(out.join("shims.c")).include(".").includes(include_paths).warnings(false);
     if dlopen {
+        // A cdylib exports what has an export_name, unless somebody asks for less: the narrowest visibility wins. In
+        // Rust only unstable options can ask; the shims, which are all that calls the trampolines, do it in C.
+        let mut hidden = String::from("#ifndef _GNU_SOURCE\n#define _GNU_SOURCE\n#endif\n#include <liburing.h>\n");
         for name in CALLED_BY_INLINES {
             shims.define(name, trampoline(name).as_str());
+            if bindings.contains(&format!("pub fn {name}(")) {
+                hidden += &format!("extern __typeof__({name}) {name} __attribute__((visibility(\"hidden\")));\n");
+            }
         }
+        let header = out.join("trampolines.h");
+        fs::write(&header, hidden).context("cannot write trampolines.h")?;
+        shims.flag("-include").flag(header);
     }
     shims
         .try_compile("uring_shims")

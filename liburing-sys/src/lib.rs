@@ -27,21 +27,25 @@
 //!
 //! # Bugs of shipped versions
 //!
-//! A distribution keeps the liburing that it began with. These functions do here what the newest one does:
+//! A distribution keeps the liburing that it began with. What is wrong in the header depends on the one that was read,
+//! what is wrong in the library on the one that runs; with others, C's own function is called. These do here what that
+//! of 2.15 does:
 //!
 //! | function | wrong in | here |
 //! |---|---|---|
 //! | `io_uring_enable_rings`, `io_uring_register_restrictions` | library 2.3: declared, not exported | made from `io_uring_register` |
 //! | `io_uring_prep_{accept,openat,openat2,socket}_direct` | header 2.3: `IORING_FILE_INDEX_ALLOC` gives a plain descriptor | corrected |
 //! | `io_uring_buf_ring_cq_advance` | headers before 2.6: no order on weakly ordered processors | written in Rust |
-//! | `io_uring_register_ring_fd` | library 2.4, before Linux 6.3: later registrations fail | refused there, `-EOPNOTSUPP` |
+//! | `io_uring_register_ring_fd` | library 2.4, before Linux 6.3: later registrations fail | refused there with `-EOPNOTSUPP`: the ring works without |
 //! | `io_uring_check_version`, `IO_URING_CHECK_VERSION` | 2.4 and 2.5: off by one | written in Rust |
 //! | `io_uring_queue_init_mem` | libraries 2.5 and 2.6: 64 bytes too few | size checked and rounded up |
 //! | `io_uring_prep_read_multishot` | header 2.6: no `IOSQE_BUFFER_SELECT` | added |
 //! | `io_uring_resize_rings` | libraries 2.9 to 2.14: queues lost or leaked | written in Rust |
 //! | `io_uring_submit_and_wait_reg` | libraries 2.9 to 2.14: address 0 read when the time is over | written in Rust |
 //! | `io_uring_peek_batch_cqe` | libraries before 2.15: wrong with `IORING_SETUP_CQE_MIXED` | written in Rust for such rings |
-//! | waiting and peeking, where the kernel has no time limit (before Linux 5.11) | 2.13 and 2.14: an entry that is gone comes with the error | null instead |
+//! | `io_uring_wait_cqes`, `io_uring_wait_cqe_timeout`, `io_uring_submit_and_wait_timeout` and what peeks, without `IORING_FEAT_EXT_ARG` (before Linux 5.11) | libraries 2.13 and 2.14: an entry that was given back; all: success without an entry | no such entry; `-ETIME` of those that only wait |
+//! | `io_uring_wait_cqes_min_timeout`, `io_uring_submit_and_wait_min_timeout` | libraries before 2.15: the minimum is ignored before Linux 6.12 | `-EINVAL` there |
+//! | `io_uring_opcode_supported` | headers before 2.15: reads in front of the table for a negative operation | written in Rust |
 //! | `io_uring_recvmsg_validate`, `io_uring_recvmsg_payload_length` | headers before 2.15: overflow | written in Rust |
 //!
 //! # Building
@@ -140,9 +144,9 @@ pub use quirks::io_uring_prep_read_multishot;
 #[cfg(liburing_2_5)]
 pub use quirks::io_uring_queue_init_mem;
 pub use quirks::{
-    __io_uring_get_cqe, io_uring_enable_rings, io_uring_recvmsg_payload_length, io_uring_recvmsg_validate,
-    io_uring_register_restrictions, io_uring_register_ring_fd, io_uring_submit_and_wait_timeout,
-    io_uring_wait_cqe_timeout, io_uring_wait_cqes,
+    __io_uring_get_cqe, io_uring_enable_rings, io_uring_opcode_supported, io_uring_recvmsg_payload_length,
+    io_uring_recvmsg_validate, io_uring_register_restrictions, io_uring_register_ring_fd,
+    io_uring_submit_and_wait_timeout, io_uring_wait_cqe_timeout, io_uring_wait_cqes,
 };
 #[cfg(liburing_2_4)]
 pub use quirks::{io_uring_check_version, io_uring_major_version, io_uring_minor_version};

@@ -12,6 +12,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
+use crate::quirks::WITHOUT_LIBRARY;
+
 /// The file name that the dynamic loader looks for: liburing's `SONAME`.
 ///
 /// Not `liburing.so`, which only a development package installs.
@@ -117,22 +119,24 @@ impl fmt::Display for LoadError {
                 if file != Path::new(FILE_NAME) {
                     return Ok(());
                 }
-                f.write_str(if reason.contains("No such file") {
+                // The missing file may be one that liburing needs.
+                f.write_str(if reason.contains(FILE_NAME) && reason.contains("No such file") {
                     "; install liburing2 (apt, zypper) or liburing (dnf, pacman, apk)"
                 } else {
                     "; is the file that the dynamic loader finds by that name liburing's? see LD_LIBRARY_PATH"
                 })
             }
             Self::TooOld { file, version } => {
+                let file = file.display();
+                let needed = format!("{OLDEST_VERSION} or later is needed (built with the header of {HEADER_VERSION})");
                 match version {
-                    Some(version) => write!(f, "{} is liburing {version}", file.display()),
-                    None => write!(f, "{} is not liburing, or older than 2.0", file.display()),
-                }?;
-                write!(
-                    f,
-                    "; {OLDEST_VERSION} or later is needed (built with the header of {HEADER_VERSION}): upgrade liburing2 \
-                     (apt, zypper) or liburing (dnf, pacman, apk), or see LD_LIBRARY_PATH"
-                )
+                    Some(version) => write!(
+                        f,
+                        "{file} is liburing {version}; {needed}: upgrade liburing2 (apt, zypper) or liburing (dnf, \
+                         pacman, apk), or see LD_LIBRARY_PATH"
+                    ),
+                    None => write!(f, "{file} is not liburing, or older than 2.0; {needed}: see LD_LIBRARY_PATH"),
+                }
             }
             Self::InUse { file, refused } => write!(
                 f,
@@ -145,7 +149,8 @@ impl fmt::Display for LoadError {
                 write!(f, "liburing {running} has no {name}")?;
                 match since {
                     Some(since) if since > running => write!(f, ", which came with {since}: upgrade liburing to that"),
-                    _ => f.write_str(", and no other version that is known here"),
+                    Some(since) => write!(f, ", which came with {since}: another library goes by its name"),
+                    None => f.write_str(", and no other version that is known here"),
                 }?;
                 write!(f, " (built with the header of {HEADER_VERSION})")
             }
@@ -183,6 +188,10 @@ pub fn load() -> Result<(), LoadError> {
 /// `path` must name a build of liburing, with the ABI of `liburing.so.2`.
 pub unsafe fn load_from(path: impl AsRef<OsStr>) -> Result<(), LoadError> {
     let path = path.as_ref();
+    if path.is_empty() {
+        // The dynamic loader would take the program itself.
+        return Err(LoadError::Open { file: path.into(), reason: "the name of the file is empty".into() });
+    }
     let running = if cfg!(feature = "link") { in_use()? } else { adopt(path)? };
     // Whoever came first, this call or another thread's, it must be the same library.
     let named = open(path, libc::RTLD_NOLOAD).ok();
@@ -224,9 +233,13 @@ pub fn library_version() -> Option<Version> {
     Some(in_use().ok()?.version)
 }
 
-/// The same for a caller that has a ring already, and so a library.
+/// The same, for functions that need a library.
+///
+/// # Panics
+///
+/// Where [`load`] fails, as calls of exported functions do.
 pub(crate) fn running_version() -> Version {
-    library_version().unwrap_or(HEADER_VERSION)
+    in_use().unwrap_or_else(|error| panic!("{error}")).version
 }
 
 /// The first liburing with a function of this name, exported or in the header; `None` where none is known.
@@ -244,16 +257,18 @@ pub fn since(function: &str) -> Option<Version> {
     Some(Version { major: major.parse().ok()?, minor: minor.parse().ok()? })
 }
 
-/// Makes sure, without a call, that the library that runs has a function of this name.
+/// Makes sure, without calling it, that a function of this name can be called.
 ///
-/// What the header defines `inline`, and what this crate writes in Rust, needs no such function.
+/// What the header defines `inline`, and what this crate writes in Rust, needs no such function in the library; see
+/// [`has`] for the library alone.
 ///
 /// # Errors
 ///
 /// [`LoadError::MissingSymbol`] with the version that brought the function; otherwise those of [`load`].
 pub fn require(function: &str) -> Result<(), LoadError> {
     let running = in_use()?;
-    if has(function) { Ok(()) } else { Err(missing(function, running)) }
+    let is_here = crate::bindings::INLINE.contains(&function) || WITHOUT_LIBRARY.contains(&function);
+    if is_here || has(function) { Ok(()) } else { Err(missing(function, running)) }
 }
 
 fn missing(function: &str, running: &Running) -> LoadError {

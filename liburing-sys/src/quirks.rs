@@ -16,7 +16,7 @@ use crate::bindings::{
     self, __kernel_timespec, IORING_FEAT_EXT_ARG, IORING_REGISTER_ENABLE_RINGS, IORING_REGISTER_RESTRICTIONS, io_uring,
     io_uring_cqe, io_uring_recvmsg_out, io_uring_register, io_uring_restriction,
 };
-use crate::library::{self, Version};
+use crate::library;
 
 /// The header's `IORING_FEAT_REG_REG_RING`, which 2.3 does not have.
 const FEAT_REG_REG_RING: u32 = 1 << 13;
@@ -24,10 +24,24 @@ const FEAT_REG_REG_RING: u32 = 1 << 13;
 /// The header's `IORING_REGISTER_USE_REGISTERED_RING`, which 2.3 does not have.
 const USE_REGISTERED_RING: c_uint = 1 << 31;
 
+/// What is written here, or in `inline.rs` for headers without it, and needs nothing of the same name in the library.
+pub(crate) const WITHOUT_LIBRARY: &[&str] = &[
+    "__io_uring_buf_ring_cq_advance",
+    "io_uring_enable_rings",
+    "io_uring_prep_uring_cmd",
+    "io_uring_register_restrictions",
+    "io_uring_wait_cqe_timeout",
+    #[cfg(liburing_2_4)]
+    "io_uring_check_version",
+    #[cfg(liburing_2_4)]
+    "io_uring_major_version",
+    #[cfg(liburing_2_4)]
+    "io_uring_minor_version",
+];
+
 /// Whether the library that runs is one of 2.x with `x` among `minors`.
 fn library_is_of(minors: RangeInclusive<u32>) -> bool {
-    let Version { major, minor } = library::running_version();
-    major == 2 && minors.contains(&minor)
+    minors.contains(&library::running_version().minor)
 }
 
 /// `io_uring_register(2)` for a ring, whose descriptor may have been closed after its registration.
@@ -85,7 +99,8 @@ pub unsafe fn io_uring_register_restrictions(
 /// Registers the ring's own descriptor, which makes `io_uring_enter` cheaper: 1 or `-errno`.
 ///
 /// In the library of 2.4 every registration after this one fails where the kernel does not know registered rings there
-/// (before Linux 6.3). With that library it is refused on such a kernel: `-EOPNOTSUPP`, and the ring works without.
+/// (before Linux 6.3). With that library it is refused on such a kernel: `-EOPNOTSUPP`, which needs no attention, since
+/// the ring works without.
 ///
 #[doc = reference!(io_uring_register_ring_fd)]
 ///
@@ -152,61 +167,176 @@ pub unsafe fn io_uring_recvmsg_payload_length(
     length as c_uint
 }
 
-/// Calls that look for a completion. In 2.13 and 2.14, on kernels that cannot wait with a time limit (before Linux
-/// 5.11), the library hands out an entry that it has given back already when the time is over: null here.
-macro_rules! waits {
-    ( $( $(#[$doc:meta])* $name:ident( $($arg:ident: $ty:ty),* ); )* ) => { $(
+/// Puts right what a library of 2.13 or 2.14 left in `cqe_ptr`, on kernels without `IORING_FEAT_EXT_ARG` (before Linux
+/// 5.11): when the time is over that may be the library's own entry, which it has given back already.
+///
+/// # Safety
+///
+/// Those of [`io_uring_wait_cqes`].
+unsafe fn without_stale_entry(ring: *mut io_uring, cqe_ptr: *mut *mut io_uring_cqe) {
+    // SAFETY: the caller's ring and place.
+    unsafe {
+        if (*ring).features & IORING_FEAT_EXT_ARG == 0 && !(*cqe_ptr).is_null() && library_is_of(13..=14) {
+            // The first entry that is there now, if there is one; an error has been told already.
+            crate::inline::__io_uring_peek_cqe(ring, cqe_ptr, ptr::null_mut());
+        }
+    }
+}
+
+/// Submits, and waits for completions. Not for applications: see [`io_uring_wait_cqes`].
+///
+#[doc = reference!(__io_uring_get_cqe)]
+///
+/// # Safety
+///
+/// Those of [`io_uring_submit_and_wait_timeout`].
+#[inline]
+pub unsafe fn __io_uring_get_cqe(
+    ring: *mut io_uring,
+    cqe_ptr: *mut *mut io_uring_cqe,
+    submit: c_uint,
+    wait_nr: c_uint,
+    sigmask: *mut sigset_t,
+) -> c_int {
+    // SAFETY: the caller's obligations are the same.
+    unsafe {
+        let result = bindings::__io_uring_get_cqe(ring, cqe_ptr, submit, wait_nr, sigmask);
+        without_stale_entry(ring, cqe_ptr);
+        result
+    }
+}
+
+/// Waits for so many completions, as long as `ts` says: 0 and the first entry, or `-errno` (`-ETIME` for time over).
+///
+/// On kernels without `IORING_FEAT_EXT_ARG` (before Linux 5.11) it submits as well, and C's own function returns a
+/// positive number and no entry when the time is over; this one returns `-ETIME` there, too.
+///
+#[doc = reference!(io_uring_wait_cqes)]
+///
+/// # Safety
+///
+/// Those of [`io_uring_submit_and_wait_timeout`].
+#[inline]
+pub unsafe fn io_uring_wait_cqes(
+    ring: *mut io_uring,
+    cqe_ptr: *mut *mut io_uring_cqe,
+    wait_nr: c_uint,
+    ts: *mut __kernel_timespec,
+    sigmask: *mut sigset_t,
+) -> c_int {
+    // SAFETY: the caller's obligations are the same.
+    unsafe {
+        let result = bindings::io_uring_wait_cqes(ring, cqe_ptr, wait_nr, ts, sigmask);
+        without_stale_entry(ring, cqe_ptr);
+        if result >= 0 && (*cqe_ptr).is_null() && wait_nr > 0 { -libc::ETIME } else { result }
+    }
+}
+
+/// Waits for a completion, as long as `ts` says: [`io_uring_wait_cqes`] for one.
+///
+#[doc = reference!(io_uring_wait_cqe_timeout)]
+///
+/// # Safety
+///
+/// Those of [`io_uring_submit_and_wait_timeout`].
+#[inline]
+pub unsafe fn io_uring_wait_cqe_timeout(
+    ring: *mut io_uring,
+    cqe_ptr: *mut *mut io_uring_cqe,
+    ts: *mut __kernel_timespec,
+) -> c_int {
+    // SAFETY: the caller's obligations are the same.
+    unsafe { io_uring_wait_cqes(ring, cqe_ptr, 1, ts, ptr::null_mut()) }
+}
+
+/// Submits, and waits for completions as long as `ts` says: how many were submitted, or `-errno`.
+///
+/// Where something was submitted and the time is over, the result is no error and the entry null.
+///
+#[doc = reference!(io_uring_submit_and_wait_timeout)]
+///
+/// # Safety
+///
+/// `ring` must point to an initialised ring whose queues no other thread uses, `cqe_ptr` must be writable, and the other
+/// pointers null or valid. The entry is valid until it is given back.
+#[inline]
+pub unsafe fn io_uring_submit_and_wait_timeout(
+    ring: *mut io_uring,
+    cqe_ptr: *mut *mut io_uring_cqe,
+    wait_nr: c_uint,
+    ts: *mut __kernel_timespec,
+    sigmask: *mut sigset_t,
+) -> c_int {
+    // SAFETY: the caller's obligations are the same.
+    unsafe {
+        let result = bindings::io_uring_submit_and_wait_timeout(ring, cqe_ptr, wait_nr, ts, sigmask);
+        without_stale_entry(ring, cqe_ptr);
+        result
+    }
+}
+
+#[cfg(liburing_2_8)]
+macro_rules! waits_with_minimum {
+    ( $( $(#[$doc:meta])* $name:ident; )* ) => { $(
         $(#[$doc])*
+        ///
+        /// `-EINVAL` on kernels without `IORING_FEAT_MIN_TIMEOUT` (before Linux 6.12), on which the libraries before
+        /// 2.15 wait without the minimum.
         ///
         #[doc = reference!($name)]
         ///
         /// # Safety
         ///
-        /// `ring` must point to an initialised ring whose queues no other thread uses, `cqe_ptr` must be writable, and
-        /// the other pointers null or valid. The entry is valid until it is given back.
+        /// Those of [`io_uring_submit_and_wait_timeout`].
         #[inline]
-        pub unsafe fn $name(ring: *mut io_uring, cqe_ptr: *mut *mut io_uring_cqe, $($arg: $ty),*) -> c_int {
+        pub unsafe fn $name(
+            ring: *mut io_uring,
+            cqe_ptr: *mut *mut io_uring_cqe,
+            wait_nr: c_uint,
+            ts: *mut __kernel_timespec,
+            min_wait: c_uint,
+            sigmask: *mut sigset_t,
+        ) -> c_int {
             // SAFETY: the caller's obligations are the same.
             unsafe {
-                let result = bindings::$name(ring, cqe_ptr, $($arg),*);
-                if result < 0 && (*ring).features & IORING_FEAT_EXT_ARG == 0 && library_is_of(13..=14) {
-                    *cqe_ptr = ptr::null_mut();
+                if (*ring).features & bindings::IORING_FEAT_MIN_TIMEOUT == 0 {
+                    return -libc::EINVAL;
                 }
-                result
+                bindings::$name(ring, cqe_ptr, wait_nr, ts, min_wait, sigmask)
             }
         }
     )* };
 }
 
-waits! {
-    /// Submits, and waits for completions. Not for applications: see [`io_uring_wait_cqes`].
-    __io_uring_get_cqe(submit: c_uint, wait_nr: c_uint, sigmask: *mut sigset_t);
-    /// Waits for so many completions, as long as `ts` says: 0 and the first entry, or `-errno` (`-ETIME` for time over).
-    io_uring_wait_cqes(wait_nr: c_uint, ts: *mut __kernel_timespec, sigmask: *mut sigset_t);
-    /// Waits for a completion, as long as `ts` says: 0 and an entry, or `-errno` (`-ETIME` for time over).
-    io_uring_wait_cqe_timeout(ts: *mut __kernel_timespec);
-    /// Submits, and waits for completions as long as `ts` says: how many were submitted, or `-errno`.
-    ///
-    /// Where something was submitted and the time is over, the entry is null and the result no error.
-    io_uring_submit_and_wait_timeout(wait_nr: c_uint, ts: *mut __kernel_timespec, sigmask: *mut sigset_t);
+#[cfg(liburing_2_8)]
+waits_with_minimum! {
+    /// Waits for so many completions, or for one after `min_wait` microseconds, as long as `ts` says.
+    io_uring_wait_cqes_min_timeout;
+    /// Submits, and waits as [`io_uring_wait_cqes_min_timeout`] does: how many were submitted, or `-errno`.
+    io_uring_submit_and_wait_min_timeout;
 }
 
-#[cfg(liburing_2_8)]
-waits! {
-    /// Waits for so many completions, or for one after `min_ts_usec` microseconds, as long as `ts` says.
-    io_uring_wait_cqes_min_timeout(
-        wait_nr: c_uint,
-        ts: *mut __kernel_timespec,
-        min_ts_usec: c_uint,
-        sigmask: *mut sigset_t
-    );
-    /// Submits, and waits as `io_uring_wait_cqes_min_timeout` does.
-    io_uring_submit_and_wait_min_timeout(
-        wait_nr: c_uint,
-        ts: *mut __kernel_timespec,
-        min_wait: c_uint,
-        sigmask: *mut sigset_t
-    );
+/// Whether the kernel that was asked knows an operation: 1, or 0.
+///
+/// Headers before 2.15 look in front of the table for a negative one.
+///
+#[doc = reference!(io_uring_opcode_supported)]
+///
+/// # Safety
+///
+/// `p` must point to what `io_uring_get_probe` returned.
+#[inline]
+pub unsafe fn io_uring_opcode_supported(p: *const bindings::io_uring_probe, op: c_int) -> c_int {
+    // SAFETY: the caller's probe, which has entries up to its last operation's.
+    unsafe {
+        match usize::try_from(op) {
+            Ok(op) if op <= usize::from((*p).last_op) => {
+                let entry = (&raw const (*p).ops).cast::<bindings::io_uring_probe_op>().add(op);
+                c_int::from(u32::from((*entry).flags) & bindings::IO_URING_OP_SUPPORTED != 0)
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// What the header of 2.3 takes for index -1, which is no entry at all, and later headers for "any free entry".
@@ -311,8 +441,8 @@ pub unsafe fn io_uring_minor_version() -> c_int {
 #[cfg(liburing_2_4)]
 #[inline]
 pub unsafe fn io_uring_check_version(major: c_int, minor: c_int) -> bool {
-    let Version { major: running_major, minor: running_minor } = library::running_version();
-    (i64::from(major), i64::from(minor)) > (i64::from(running_major), i64::from(running_minor))
+    let running = library::running_version();
+    (i64::from(major), i64::from(minor)) > (i64::from(running.major), i64::from(running.minor))
 }
 
 /// Sets a ring up in memory of the caller's: how many bytes of it are used, or `-errno`.
@@ -478,7 +608,7 @@ unsafe fn unmap_queues(ring: *mut io_uring) {
 /// Submits, and waits as the registered argument `reg_index` says: how many were submitted, or `-errno`.
 ///
 /// The libraries of 2.9 to 2.14 read address 0 when the time is over. With these the submission is a system call of its
-/// own.
+/// own, and waiting counts as input and output (`io_uring_set_iowait`).
 ///
 #[doc = reference!(io_uring_submit_and_wait_reg)]
 ///
@@ -523,8 +653,10 @@ unsafe fn submit_then_wait_reg(
         if (*ring).features & IORING_FEAT_EXT_ARG == 0 {
             return -libc::EINVAL;
         }
-        let submitted = if io_uring_sq_ready(ring) == 0 { 0 } else { bindings::io_uring_submit(ring) };
-        if submitted < 0 {
+        let ready = io_uring_sq_ready(ring);
+        let submitted = if ready == 0 { 0 } else { bindings::io_uring_submit(ring) };
+        if submitted < 0 || (submitted as c_uint) < ready {
+            __io_uring_peek_cqe(ring, cqe_ptr, ptr::null_mut());
             return submitted;
         }
         let mut flags =
@@ -573,7 +705,7 @@ unsafe fn submit_then_wait_reg(
 pub unsafe fn io_uring_peek_batch_cqe(ring: *mut io_uring, cqes: *mut *mut io_uring_cqe, count: c_uint) -> c_uint {
     // SAFETY: the caller's obligations are the same.
     unsafe {
-        if (*ring).flags & bindings::IORING_SETUP_CQE_MIXED == 0 || !library_is_of(0..=14) {
+        if (*ring).flags & bindings::IORING_SETUP_CQE_MIXED == 0 || library_is_of(15..=u32::MAX) {
             return bindings::io_uring_peek_batch_cqe(ring, cqes, count);
         }
         let taken = take_mixed(ring, cqes, count);

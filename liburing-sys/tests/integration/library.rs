@@ -16,14 +16,24 @@ const WITNESS: &str = "io_uring_register_sync_cancel";
 /// Runs `body`, the test's own, in a new process: the library in use is the process's.
 #[track_caller]
 pub(crate) fn in_new_process(test: &str, body: impl FnOnce()) {
+    in_new_process_for(test, "", body);
+}
+
+/// The same for one of several cases of a test.
+#[track_caller]
+pub(crate) fn in_new_process_for(test: &str, case: &str, body: impl FnOnce()) {
     const CHILD: &str = "LIBURING_SYS_CHILD";
-    if env::var_os(CHILD).is_some_and(|name| name == *test) {
-        return body();
+    let child = format!("{test} {case}");
+    if let Some(name) = env::var_os(CHILD) {
+        if name == *child {
+            body();
+        }
+        return;
     }
-    let output = run_again([test, "--exact", "--nocapture"], CHILD, test.as_ref());
+    let output = run_again([test, "--exact", "--nocapture"], CHILD, child.as_ref());
     let told = String::from_utf8_lossy(&output.stdout);
     let passed = output.status.success() && told.contains("1 passed");
-    assert!(passed, "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(passed, "{child}: {told}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn run_again<const N: usize>(args: [&str; N], variable: &str, value: &OsStr) -> Output {
@@ -103,6 +113,11 @@ fn a_function_that_is_missing_is_told_with_its_version() {
     } else {
         assert_eq!(cloned, Ok(()));
     }
+    // Inline, and written in Rust: the library of 2.3 has neither.
+    for callable in ["io_uring_prep_nop", "io_uring_get_sqe", "io_uring_enable_rings", "io_uring_prep_uring_cmd"] {
+        assert_eq!(sys::require(callable), Ok(()));
+    }
+    assert_eq!(sys::require("io_uring_minor_version").is_ok(), sys::HEADER_VERSION > sys::OLDEST_VERSION);
     let nothing = sys::require("io_uring_nothing").expect_err("no such function").to_string();
     let expected = format!("liburing {running} has no io_uring_nothing, and no other version that is known here");
     assert!(nothing.starts_with(&expected), "{nothing}");
@@ -184,6 +199,8 @@ fn old_library_is_refused() {
 #[test]
 fn missing_library_is_told_in_one_line() {
     in_new_process("library::missing_library_is_told_in_one_line", || {
+        let empty = refused(Path::new("")).to_string();
+        assert_eq!(empty, "cannot load : the name of the file is empty");
         let nowhere = Path::new("/nowhere/liburing.so.2");
         let error = refused(nowhere);
         let text = error.to_string();
@@ -240,7 +257,10 @@ fn missing_function_panics_but_not_through_c() {
         let panicked = std::panic::catch_unwind(|| unsafe { sys::io_uring_get_probe() });
         let payload = panicked.expect_err("the stub has no such function");
         let text = payload.downcast_ref::<String>().expect("a text");
-        assert!(text.starts_with("liburing 2.3 has no io_uring_get_probe, and no other version"), "{text}");
+        assert!(
+            text.starts_with("liburing 2.3 has no io_uring_get_probe, which came with 2.0: another library"),
+            "{text}"
+        );
         assert!(text.ends_with(&format!("(built with the header of {})", sys::HEADER_VERSION)), "{text}");
 
         let mut head = 0;

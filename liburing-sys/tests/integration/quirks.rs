@@ -120,7 +120,7 @@ fn any_free_entry_of_the_file_table_is_taken() {
             if round == 0 {
                 sys::io_uring_prep_openat_direct(sqe, libc::AT_FDCWD, path, libc::O_RDWR, 0, any);
             } else {
-                sys::io_uring_prep_openat2_direct(sqe, libc::AT_FDCWD, path, &mut how, any);
+                sys::io_uring_prep_openat2_direct(sqe, libc::AT_FDCWD, path, &raw mut how, any);
             }
             assert_eq!(sys::io_uring_submit(ring.as_ptr()), 1);
             assert_eq!(ring.complete(), expected, "entry of the table in round {round}");
@@ -192,70 +192,84 @@ fn lengths_of_messages_do_not_overflow() {
     assert_eq!(validate(100, u32::MAX, usize::MAX - u32::MAX as usize - 15), Err(0));
 }
 
-/// The queues of `header >= 2.9`, whichever library runs; with a stub, what we do for those of 2.9 to 2.14.
+#[test]
+fn operations_outside_of_the_table_are_not_supported() {
+    // A table of two operations, with what looks like one in front of it.
+    let mut words = [u32::MAX; 12];
+    // SAFETY: the probe lies inside of the words.
+    unsafe {
+        let probe = words.as_mut_ptr().add(2).cast::<sys::io_uring_probe>();
+        (*probe).last_op = 1;
+        let ops = (&raw mut (*probe).ops).cast::<sys::io_uring_probe_op>();
+        assert!(ops.add(2) <= words.as_mut_ptr_range().end.cast());
+        let supported = |op| sys::io_uring_opcode_supported(probe, op);
+        assert_eq!([-1, c_int::MIN, 2, c_int::MAX].map(supported), [0; 4]);
+        (*ops).flags = sys::IO_URING_OP_SUPPORTED as u16;
+        (*ops.add(1)).flags = !sys::IO_URING_OP_SUPPORTED as u16;
+        assert_eq!([0, 1].map(supported), [1, 0]);
+    }
+}
+
+/// With a stub, what we do for libraries of 2.9 to 2.14; `alone` in the process, it sees what stays mapped.
 #[cfg(liburing_2_9)]
-fn a_ring_changes_its_size() {
+fn a_ring_changes_its_size(alone: bool) {
+    let mappings = || std::fs::read_to_string("/proc/self/maps").unwrap().matches("[io_uring]").count();
     let flags = sys::IORING_SETUP_SINGLE_ISSUER | sys::IORING_SETUP_DEFER_TASKRUN;
-    let Some(mut ring) = ring(2, flags) else { return };
-    assert_eq!(ring.nop(), 1);
-    // SAFETY: integers, for which zero is a value.
-    let mut params: sys::io_uring_params = unsafe { mem::zeroed() };
-    for entries in [16, 2] {
-        params.sq_entries = entries;
-        // SAFETY: an initialised ring of this thread's; no entry is held.
-        let result = unsafe { sys::io_uring_resize_rings(ring.as_ptr(), &mut params) };
-        if result == -libc::EINVAL {
-            eprintln!("skipped: the kernel does not resize rings (before Linux 6.13)");
-            return;
-        }
-        assert_eq!(result, 0);
-        // SAFETY: an initialised ring.
-        assert_eq!(unsafe { (*ring.as_ptr()).sq.ring_entries }, entries);
-        assert_eq!(ring.complete(), 0, "the completion of before is still there");
-        for _ in 1..entries {
+    for flags in [flags, flags | sys::IORING_SETUP_SQE128] {
+        let Some(mut ring) = ring(2, flags) else { return };
+        // The resized queues are not mapped in one piece, as they were before.
+        let mut mapped = None;
+        assert_eq!(ring.nop(), 1);
+        for entries in [256, 2, 64, 2] {
+            // SAFETY: integers, for which zero is a value.
+            let mut params: sys::io_uring_params = unsafe { mem::zeroed() };
+            params.sq_entries = entries;
+            params.flags = sys::IORING_SETUP_CLAMP;
+            // SAFETY: an initialised ring of this thread's; no entry is held.
+            let result = unsafe { sys::io_uring_resize_rings(ring.as_ptr(), &mut params) };
+            if result == -libc::EINVAL {
+                eprintln!("skipped: the kernel does not resize rings (before Linux 6.13)");
+                return;
+            }
+            assert_eq!((result, params.flags), (0, 0));
+            if alone {
+                assert_eq!(mappings(), *mapped.get_or_insert_with(mappings), "{entries} entries, flags {flags:#x}");
+            }
+            // SAFETY: an initialised ring.
+            assert_eq!(unsafe { (*ring.as_ptr()).sq.ring_entries }, entries);
+            assert_eq!(ring.complete(), 0, "the completion of before is still there");
+            for _ in 1..entries {
+                assert_eq!(ring.nop(), 1);
+            }
+            for _ in 1..entries {
+                assert_eq!(ring.complete(), 0);
+            }
             assert_eq!(ring.nop(), 1);
         }
-        for _ in 1..entries {
-            assert_eq!(ring.complete(), 0);
-        }
-        assert_eq!(ring.nop(), 1);
+        assert_eq!(ring.complete(), 0);
     }
-    // Not without a descriptor: nothing is changed then.
-    // SAFETY: an initialised ring, whose descriptor is put back.
-    unsafe {
-        let descriptor = mem::replace(&mut (*ring.as_ptr()).ring_fd, -1);
-        params.sq_entries = 4;
-        assert!(sys::io_uring_resize_rings(ring.as_ptr(), &mut params) < 0);
-        (*ring.as_ptr()).ring_fd = descriptor;
-        assert_eq!((*ring.as_ptr()).sq.ring_entries, 2);
-    }
-    assert_eq!(ring.complete(), 0);
 }
 
 #[cfg(liburing_2_9)]
 #[test]
 fn rings_change_their_size() {
-    a_ring_changes_its_size();
+    a_ring_changes_its_size(false);
 }
 
-/// Waits by a registered argument, with and without a completion; with a stub, what we do for 2.9 to 2.14.
+/// Waits by a registered argument; with a stub, what we do for libraries of 2.9 to 2.14.
 #[cfg(liburing_2_9)]
 fn a_registered_wait_ends_in_time() {
+    const LONG: std::time::Duration = std::time::Duration::from_millis(300);
+
     let Some(mut ring) = ring(4, sys::IORING_SETUP_R_DISABLED) else { return };
     // SAFETY: a page of our own, which stays mapped until the ring is closed and the process ends.
     unsafe {
-        let page = libc::mmap(
-            ptr::null_mut(),
-            4096,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        );
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let page = libc::mmap(ptr::null_mut(), 4096, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
         assert_ne!(page, libc::MAP_FAILED);
         let waits = page.cast::<sys::io_uring_reg_wait>();
-        for index in 0..2 {
-            (*waits.add(index)).ts.tv_nsec = 20_000_000;
+        for (index, nanoseconds) in [20_000_000, LONG.as_nanos() as i64].into_iter().enumerate() {
+            (*waits.add(index)).ts.tv_nsec = nanoseconds;
             (*waits.add(index)).flags = sys::IORING_REG_WAIT_TS;
         }
         let mut region: sys::io_uring_region_desc = mem::zeroed();
@@ -264,34 +278,50 @@ fn a_registered_wait_ends_in_time() {
         region.flags = sys::IORING_MEM_REGION_TYPE_USER;
         let mut registration: sys::io_uring_mem_region_reg = mem::zeroed();
         registration.region_uptr = (&raw mut region).expose_provenance() as u64;
-        registration.flags = sys::IORING_MEM_REGION_REG_WAIT_ARG as u64;
+        registration.flags = u64::from(sys::IORING_MEM_REGION_REG_WAIT_ARG);
         let result = sys::io_uring_register_region(ring.as_ptr(), &mut registration);
         if result == -libc::EINVAL {
             eprintln!("skipped: the kernel has no registered waits (before Linux 6.13)");
             return;
         }
         assert_eq!(result, 0);
-        assert_eq!(sys::io_uring_enable_rings(ring.as_ptr()), 0);
 
         let mut cqe = ptr::dangling_mut();
-        for index in 0..2 {
-            assert_eq!(sys::io_uring_submit_and_wait_reg(ring.as_ptr(), &mut cqe, 1, index), -libc::ETIME);
-            assert!(cqe.is_null());
-        }
-        let sqe = sys::io_uring_get_sqe(ring.as_ptr());
-        sys::io_uring_prep_nop(sqe);
-        assert_eq!(sys::io_uring_submit_and_wait_reg(ring.as_ptr(), &mut cqe, 1, 0), 1);
-        assert!(!cqe.is_null());
-        // One is there, and a second does not come: what is there is handed out.
-        let result = sys::io_uring_submit_and_wait_reg(ring.as_ptr(), &mut cqe, 2, 1);
-        assert!(result == 0 || result == -libc::ETIME, "{result}");
+        let wait = sys::io_uring_submit_and_wait_reg;
+        // A failing submission is told.
+        sys::io_uring_prep_nop(sys::io_uring_get_sqe(ring.as_ptr()));
+        assert_eq!(wait(ring.as_ptr(), &mut cqe, 1, 0), -libc::EBADFD);
+        assert_eq!(sys::io_uring_enable_rings(ring.as_ptr()), 0);
+        assert_eq!(wait(ring.as_ptr(), &mut cqe, 1, 0), 1);
         assert!(!cqe.is_null());
         sys::io_uring_cqe_seen(ring.as_ptr(), cqe);
-        // One is submitted, and a second does not come.
+
+        // Nothing comes.
+        for (index, least) in [(0, LONG / 20), (1, LONG)] {
+            let start = std::time::Instant::now();
+            assert_eq!(wait(ring.as_ptr(), &mut cqe, 1, index), -libc::ETIME);
+            assert!(cqe.is_null());
+            assert!(start.elapsed() >= least, "argument {index} was not the one");
+        }
+        // Something is submitted, and does not come.
+        let mut pipe = [-1; 2];
+        assert_eq!(libc::pipe(pipe.as_mut_ptr()), 0);
         let sqe = sys::io_uring_get_sqe(ring.as_ptr());
-        sys::io_uring_prep_nop(sqe);
-        assert_eq!(sys::io_uring_submit_and_wait_reg(ring.as_ptr(), &mut cqe, 2, 1), 1);
-        assert_eq!(ring.complete(), 0);
+        sys::io_uring_prep_poll_add(sqe, pipe[0], libc::POLLIN as u32);
+        assert_eq!(wait(ring.as_ptr(), &mut cqe, 1, 0), 1);
+        assert!(cqe.is_null());
+        // One is submitted, and a second does not come: what is there is handed out.
+        sys::io_uring_prep_nop(sys::io_uring_get_sqe(ring.as_ptr()));
+        assert_eq!(wait(ring.as_ptr(), &mut cqe, 2, 0), 1);
+        assert_eq!(wait(ring.as_ptr(), &mut cqe, 2, 0), 0);
+        assert!(!cqe.is_null());
+        sys::io_uring_cqe_seen(ring.as_ptr(), cqe);
+
+        // Nor without a descriptor, but for the registered one.
+        assert_eq!(sys::io_uring_register_ring_fd(ring.as_ptr()), 1);
+        assert_eq!(sys::io_uring_close_ring_fd(ring.as_ptr()), 1);
+        assert_eq!(wait(ring.as_ptr(), &mut cqe, 1, 0), -libc::ETIME);
+        assert_eq!(sys::io_uring_enable_rings(ring.as_ptr()), -libc::EBADFD, "it is enabled already");
     }
 }
 
@@ -373,8 +403,8 @@ mod with_a_stub {
     #[track_caller]
     fn library_says(minor: u32, mistakes: &str, test: &str, body: impl FnOnce()) {
         let test = format!("quirks::with_a_stub::{test}");
-        library::in_new_process(&test, || {
-            let folder = c::folder(&test.replace("::", "-"));
+        library::in_new_process_for(&test, &minor.to_string(), || {
+            let folder = c::folder(&format!("{}-{minor}", test.replace("::", "-")));
             let (source, stub) = (folder.join("stub.c"), folder.join(format!("liburing-2.{minor}.so")));
             let mut text = String::from("#include <errno.h>\n#include <stddef.h>\n");
             writeln!(text, "int io_uring_major_version(void) {{ return 2; }}\n{mistakes}").unwrap();
@@ -390,6 +420,74 @@ mod with_a_stub {
             assert_eq!(unsafe { sys::load_from(&stub) }, Ok(()));
             assert_eq!(sys::library_version(), Some(sys::Version { major: 2, minor }));
             body();
+        });
+    }
+
+    /// Whether a function is ours or the stub's, by the version of the library.
+    #[track_caller]
+    fn ours_with(ours: &[u32], others: &[u32], mistakes: &str, test: &str, is_ours: impl Fn() -> bool) {
+        for minor in ours.iter().chain(others) {
+            library_says(*minor, mistakes, test, || assert_eq!(is_ours(), ours.contains(minor), "with 2.{minor}"));
+        }
+    }
+
+    fn nothing<T>() -> T {
+        // SAFETY: used for the header's structures, which are integers and pointers: zero is a value.
+        unsafe { mem::zeroed() }
+    }
+
+    #[test]
+    fn versions_of_ring_registration() {
+        let stub = "int io_uring_register_ring_fd(void *r) { return 1; }";
+        ours_with(&[4], &[3, 5, 15], stub, "versions_of_ring_registration", || {
+            let mut ring: sys::io_uring = nothing();
+            // SAFETY: neither looks at more than the features.
+            unsafe { sys::io_uring_register_ring_fd(&mut ring) == -libc::EOPNOTSUPP }
+        });
+    }
+
+    #[cfg(liburing_2_9)]
+    #[test]
+    fn versions_of_resizing() {
+        let stub = "int io_uring_resize_rings(void *r, void *p) { return -ENOTTY; }";
+        ours_with(&[9, 14], &[8, 15, 16], stub, "versions_of_resizing", || {
+            let (mut ring, mut params): (sys::io_uring, sys::io_uring_params) = nothing();
+            ring.flags = sys::IORING_SETUP_NO_MMAP;
+            // SAFETY: neither looks at more than the flags.
+            unsafe { sys::io_uring_resize_rings(&mut ring, &mut params) == -libc::EINVAL }
+        });
+    }
+
+    #[cfg(liburing_2_9)]
+    #[test]
+    fn versions_of_registered_waits() {
+        let stub = "int io_uring_submit_and_wait_reg(void *r, void **c, unsigned n, int i) { return -ENOTTY; }";
+        ours_with(&[9, 14], &[8, 15, 16], stub, "versions_of_registered_waits", || {
+            let mut ring: sys::io_uring = nothing();
+            let mut cqe = ptr::null_mut();
+            // SAFETY: neither looks at more than the features.
+            unsafe { sys::io_uring_submit_and_wait_reg(&mut ring, &mut cqe, 1, 0) == -libc::EINVAL }
+        });
+    }
+
+    #[cfg(liburing_2_13)]
+    #[test]
+    fn versions_of_batches() {
+        let stub = "unsigned io_uring_peek_batch_cqe(void *r, void **c, unsigned n) { return 7; }";
+        ours_with(&[3, 13, 14], &[15, 16], stub, "versions_of_batches", || {
+            let mut counters = [0_u32; 3];
+            let counter = counters.as_mut_ptr();
+            let mut ring: sys::io_uring = nothing();
+            ring.flags = sys::IORING_SETUP_CQE_MIXED;
+            (ring.cq.khead, ring.cq.ktail) = (counter, counter.wrapping_add(1));
+            ring.sq.kflags = counter.wrapping_add(2);
+            // SAFETY: an empty queue of our own.
+            unsafe {
+                let taken = sys::io_uring_peek_batch_cqe(&mut ring, ptr::null_mut(), 0);
+                ring.flags = 0;
+                assert_eq!(sys::io_uring_peek_batch_cqe(&mut ring, ptr::null_mut(), 0), 7, "all entries have one size");
+                taken == 0
+            }
         });
     }
 
@@ -441,47 +539,33 @@ mod with_a_stub {
         });
     }
 
-    /// A library that asks for 64 bytes too few: 8000 for the 8064 of 32 entries of one page, 64 completions and an index.
     #[cfg(liburing_2_5)]
-    fn small_ring_memory(minor: u32, test: &str) {
-        let wrong = "int io_uring_queue_init_mem(unsigned e, void *r, void *p, void *b, size_t s) {
-            return s < 5500 ? -ENOMEM : 5504; }";
-        library_says(minor, wrong, test, || {
-            let init = |size| {
-                // SAFETY: integers and pointers, for which zero is a value; the stub uses none of them.
-                unsafe {
-                    let (mut ring, mut params) = mem::zeroed::<(sys::io_uring, sys::io_uring_params)>();
-                    sys::io_uring_queue_init_mem(32, &mut ring, &mut params, ptr::null_mut(), size)
-                }
+    #[test]
+    fn memory_of_a_ring_is_large_enough() {
+        let stub = "int io_uring_queue_init_mem(unsigned e, void *r, void *p, void *b, size_t s) { return 1; }";
+        ours_with(&[5, 6], &[7, 15], stub, "memory_of_a_ring_is_large_enough", || {
+            let init = |flags, cq_entries, size| {
+                let (mut ring, mut params): (sys::io_uring, sys::io_uring_params) = nothing();
+                (params.flags, params.cq_entries) = (flags, cq_entries);
+                // SAFETY: the stub uses none of them.
+                unsafe { sys::io_uring_queue_init_mem(64, &mut ring, &mut params, ptr::null_mut(), size) }
             };
-            assert_eq!(init(5504), -libc::ENOMEM, "the kernel would write behind it");
-            assert_eq!(init(8191), -libc::ENOMEM, "the kernel would write behind it");
-            assert_eq!(init(8192), 8192, "another ring behind this one would share a page");
-        });
-    }
-
-    #[cfg(liburing_2_5)]
-    #[test]
-    fn memory_of_a_ring_is_large_enough_with_2_5() {
-        small_ring_memory(5, "memory_of_a_ring_is_large_enough_with_2_5");
-    }
-
-    #[cfg(liburing_2_5)]
-    #[test]
-    fn memory_of_a_ring_is_large_enough_with_2_6() {
-        small_ring_memory(6, "memory_of_a_ring_is_large_enough_with_2_6");
-    }
-
-    #[cfg(liburing_2_5)]
-    #[test]
-    fn memory_of_a_ring_is_what_2_7_says() {
-        let right = "int io_uring_queue_init_mem(unsigned e, void *r, void *p, void *b, size_t s) { return 4711; }";
-        library_says(7, right, "memory_of_a_ring_is_what_2_7_says", || {
-            // SAFETY: as above.
-            unsafe {
-                let (mut ring, mut params) = mem::zeroed::<(sys::io_uring, sys::io_uring_params)>();
-                assert_eq!(sys::io_uring_queue_init_mem(32, &mut ring, &mut params, ptr::null_mut(), 1), 4711);
+            if init(0, 0, 0) == 1 {
+                return false;
             }
+            // Entries; then, from the next page on, 64 bytes, completions, and 4 bytes for each entry.
+            for (flags, cq_entries, needed) in [
+                (0, 0, 4096 + 4096),
+                (sys::IORING_SETUP_SQE128, 0, 8192 + 4096),
+                (sys::IORING_SETUP_CQE32, 0, 4096 + 8192),
+                (sys::IORING_SETUP_CQSIZE, 512, 4096 + 12288),
+                (sys::IORING_SETUP_CQSIZE, 300, 4096 + 12288),
+                (sys::IORING_SETUP_CLAMP, 512, 4096 + 4096),
+            ] {
+                assert_eq!(init(flags, cq_entries, needed - 1), -libc::ENOMEM, "{flags:#x} {cq_entries}");
+                assert_eq!(init(flags, cq_entries, needed), needed as c_int, "{flags:#x} {cq_entries}");
+            }
+            true
         });
     }
 
@@ -489,7 +573,7 @@ mod with_a_stub {
     #[test]
     fn rings_change_their_size_with_2_9() {
         let wrong = "int io_uring_resize_rings(void *ring, void *params) { return -ENOTTY; }";
-        library_says(9, wrong, "rings_change_their_size_with_2_9", a_ring_changes_its_size);
+        library_says(9, wrong, "rings_change_their_size_with_2_9", || a_ring_changes_its_size(true));
     }
 
     #[cfg(liburing_2_9)]
@@ -537,47 +621,76 @@ mod with_a_stub {
         );
     }
 
-    /// Every call that may hand out an entry says that the time is over, and leaves one that is gone.
+    /// Every call that may hand out an entry leaves one that has been given back, with an error and without one.
     #[test]
-    fn no_entry_comes_with_an_error_of_2_14() {
-        let wrong = "
-            int io_uring_wait_cqes(void *r, void **c, unsigned n, void *t, void *s) { *c = (void *)16; return -ETIME; }
-            int io_uring_wait_cqe_timeout(void *r, void **c, void *t) { *c = (void *)16; return -ETIME; }
-            int io_uring_submit_and_wait_timeout(void *r, void **c, unsigned n, void *t, void *s) {
-                *c = (void *)16; return -ETIME; }
+    fn no_entry_that_is_gone_comes_back() {
+        for stub in ["*c = (void *)16; return -ETIME;", "*c = (void *)16; return 1;"] {
+            let stub = format!(
+                "int io_uring_wait_cqes(void *r, void **c, unsigned n, void *t, void *s) {{ {stub} }}
+                int io_uring_submit_and_wait_timeout(void *r, void **c, unsigned n, void *t, void *s) {{ {stub} }}
+                int __io_uring_get_cqe(void *r, void **c, unsigned u, unsigned n, void *s) {{ {stub} }}"
+            );
+            ours_with(&[13, 14], &[12, 15], &stub, "no_entry_that_is_gone_comes_back", || {
+                // Both queues empty, and the kernel has something to do.
+                let mut counters = [0, 0, sys::IORING_SQ_TASKRUN];
+                let counter = counters.as_mut_ptr();
+                let mut ring: sys::io_uring = nothing();
+                (ring.cq.khead, ring.cq.ktail) = (counter, counter.wrapping_add(1));
+                ring.sq.kflags = counter.wrapping_add(2);
+                let (time, mask) = (ptr::null_mut(), ptr::null_mut());
+                type Wait<'a> = &'a dyn Fn(*mut sys::io_uring, *mut *mut sys::io_uring_cqe) -> c_int;
+                let waits: [Wait<'_>; 6] = [
+                    // SAFETY: a ring of our own, which is complete for what is read of it; the stubs look at nothing.
+                    &|r, c| unsafe { sys::io_uring_wait_cqes(r, c, 1, time, mask) },
+                    // SAFETY: as above.
+                    &|r, c| unsafe { sys::io_uring_wait_cqe_timeout(r, c, time) },
+                    // SAFETY: as above.
+                    &|r, c| unsafe { sys::io_uring_submit_and_wait_timeout(r, c, 1, time, mask) },
+                    // SAFETY: as above.
+                    &|r, c| unsafe { sys::io_uring_wait_cqe(r, c) },
+                    // SAFETY: as above.
+                    &|r, c| unsafe { sys::io_uring_wait_cqe_nr(r, c, 2) },
+                    // SAFETY: as above.
+                    &|r, c| unsafe { sys::io_uring_peek_cqe(r, c) },
+                ];
+                let mut gone = 0;
+                for (index, wait) in waits.into_iter().enumerate() {
+                    let mut cqe = ptr::null_mut();
+                    let result = wait(&mut ring, &mut cqe);
+                    gone += usize::from(cqe.is_null());
+                    assert!(index > 1 || !cqe.is_null() || result == -libc::ETIME, "{index}: {result}");
+
+                    ring.features = sys::IORING_FEAT_EXT_ARG;
+                    wait(&mut ring, &mut cqe);
+                    assert!(!cqe.is_null(), "{index}: the kernel has time limits");
+                    ring.features = 0;
+                }
+                assert!(gone == 0 || gone == 6, "{gone} of 6");
+                gone == 6
+            });
+        }
+    }
+
+    #[cfg(liburing_2_8)]
+    #[test]
+    fn a_minimum_that_the_kernel_does_not_know_is_refused() {
+        let stub = "
             int io_uring_wait_cqes_min_timeout(void *r, void **c, unsigned n, void *t, unsigned m, void *s) {
-                *c = (void *)16; return -ETIME; }
+                return -ETIME; }
             int io_uring_submit_and_wait_min_timeout(void *r, void **c, unsigned n, void *t, unsigned m, void *s) {
-                *c = (void *)16; return -ETIME; }
-            int __io_uring_get_cqe(void *r, void **c, unsigned u, unsigned n, void *s) {
-                *c = (void *)16; return -ETIME; }";
-        library_says(14, wrong, "no_entry_comes_with_an_error_of_2_14", || {
-            // Both queues empty, and the kernel has something to do.
-            let mut counters = [0, 0, sys::IORING_SQ_TASKRUN];
-            let counter = counters.as_mut_ptr();
-            // SAFETY: integers and pointers, for which zero is a value.
-            let mut ring: sys::io_uring = unsafe { mem::zeroed() };
-            ring.cq.khead = counter;
-            ring.cq.ktail = counter.wrapping_add(1);
-            ring.sq.kflags = counter.wrapping_add(2);
-            let (time, mask) = (ptr::null_mut(), ptr::null_mut());
-            let none = |wait: &dyn Fn(*mut sys::io_uring, *mut *mut sys::io_uring_cqe) -> c_int| {
-                let (mut cqe, mut ring) = (ptr::dangling_mut(), ring);
-                assert_eq!(wait(&mut ring, &mut cqe), -libc::ETIME);
-                assert!(cqe.is_null());
-            };
-            // SAFETY: a ring of our own, which is complete for what is read of it; the stubs look at nothing.
-            unsafe {
-                none(&|r, c| sys::io_uring_wait_cqes(r, c, 1, time, mask));
-                none(&|r, c| sys::io_uring_wait_cqe_timeout(r, c, time));
-                none(&|r, c| sys::io_uring_submit_and_wait_timeout(r, c, 1, time, mask));
-                none(&|r, c| sys::io_uring_wait_cqe(r, c));
-                none(&|r, c| sys::io_uring_wait_cqe_nr(r, c, 2));
-                none(&|r, c| sys::io_uring_peek_cqe(r, c));
-                #[cfg(liburing_2_8)]
-                none(&|r, c| sys::io_uring_wait_cqes_min_timeout(r, c, 1, time, 1, mask));
-                #[cfg(liburing_2_8)]
-                none(&|r, c| sys::io_uring_submit_and_wait_min_timeout(r, c, 1, time, 1, mask));
+                return -ETIME; }";
+        library_says(9, stub, "a_minimum_that_the_kernel_does_not_know_is_refused", || {
+            let mut ring: sys::io_uring = nothing();
+            let mut cqe = ptr::null_mut();
+            for (features, expected) in [(0, -libc::EINVAL), (sys::IORING_FEAT_MIN_TIMEOUT, -libc::ETIME)] {
+                ring.features = features;
+                let (time, mask) = (ptr::null_mut(), ptr::null_mut());
+                // SAFETY: the stubs look at nothing.
+                unsafe {
+                    assert_eq!(sys::io_uring_wait_cqes_min_timeout(&mut ring, &mut cqe, 1, time, 1, mask), expected);
+                    let result = sys::io_uring_submit_and_wait_min_timeout(&mut ring, &mut cqe, 1, time, 1, mask);
+                    assert_eq!(result, expected);
+                }
             }
         });
     }
