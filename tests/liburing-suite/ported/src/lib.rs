@@ -6,8 +6,8 @@ use std::ffi::{c_char, c_int, c_uint, c_ushort, c_void};
 
 use libc::{iovec, mode_t, msghdr, sigset_t, sockaddr, socklen_t};
 use liburing_sys::{
-    __kernel_timespec, io_uring, io_uring_buf_ring, io_uring_cqe, io_uring_recvmsg_out, io_uring_restriction,
-    io_uring_sqe, open_how,
+    __kernel_timespec, io_uring, io_uring_buf_ring, io_uring_cqe, io_uring_probe, io_uring_recvmsg_out,
+    io_uring_restriction, io_uring_sqe, open_how,
 };
 
 /// The functions under test: those of liburing-sys, but for one mistake that `../run` builds in to see it noticed.
@@ -117,6 +117,7 @@ ported! {
 
 // Wrong in some version, and inline: `quirks.rs`. With the other versions these are C's own.
 ported! {
+    io_uring_opcode_supported(p: *const io_uring_probe, op: c_int) -> c_int;
     io_uring_prep_accept_direct(
         sqe: *mut io_uring_sqe,
         fd: c_int, addr: *mut sockaddr, addrlen: *mut socklen_t, flags: c_int, file_index: c_uint
