@@ -131,8 +131,7 @@ fn generate(include_paths: &[PathBuf], out: &Path) -> Result<String> {
         .formatter(bindgen::Formatter::Prettyplease)
         .use_core()
         .wrap_unsafe_ops(true)
-        .allowlist_file(r".*/liburing\.h")
-        .allowlist_file(r".*/liburing/.*\.h")
+        .allowlist_file(r".*/liburing(/.*)?\.h")
         .allowlist_type("nvme_uring_cmd")
         .allowlist_var(format!("{}.*", TypedMacros::PREFIX))
         // The C library's own types come from libc, not from a second copy here.

@@ -48,6 +48,9 @@
 //! | `io_uring_opcode_supported` | headers before 2.15: reads in front of the table for a negative operation | written in Rust |
 //! | `io_uring_recvmsg_validate`, `io_uring_recvmsg_payload_length` | headers before 2.15: overflow | written in Rust |
 //!
+//! One is left to the program: where an older liburing was loaded with its symbols global (`RTLD_GLOBAL`, or linked) before
+//! `load_from` brings 2.15, that one's calls to itself go to the older one, in C as well, and each ring leaks a mapping.
+//!
 //! # Building
 //!
 //! pkg-config finds the header, and libclang reads it. `LIBURING_INCLUDE_DIR` and

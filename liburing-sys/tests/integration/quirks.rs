@@ -268,7 +268,10 @@ fn a_registered_wait_ends_in_time() {
         let page = libc::mmap(ptr::null_mut(), 4096, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
         assert_ne!(page, libc::MAP_FAILED);
         let waits = page.cast::<sys::io_uring_reg_wait>();
-        for (index, nanoseconds) in [20_000_000, LONG.as_nanos() as i64].into_iter().enumerate() {
+        for (index, (seconds, nanoseconds)) in
+            [(0, 20_000_000), (0, LONG.as_nanos() as i64), (30, 0)].into_iter().enumerate()
+        {
+            (*waits.add(index)).ts.tv_sec = seconds;
             (*waits.add(index)).ts.tv_nsec = nanoseconds;
             (*waits.add(index)).flags = sys::IORING_REG_WAIT_TS;
         }
@@ -314,6 +317,25 @@ fn a_registered_wait_ends_in_time() {
         sys::io_uring_prep_nop(sys::io_uring_get_sqe(ring.as_ptr()));
         assert_eq!(wait(ring.as_ptr(), &mut cqe, 2, 0), 1);
         assert_eq!(wait(ring.as_ptr(), &mut cqe, 2, 0), 0);
+        assert!(!cqe.is_null());
+        sys::io_uring_cqe_seen(ring.as_ptr(), cqe);
+
+        // The kernel stops behind an entry that it refuses, and does not wait: what is left is submitted by the next call.
+        for opcode in [sys::IORING_OP_NOP, 255, sys::IORING_OP_NOP] {
+            let sqe = sys::io_uring_get_sqe(ring.as_ptr());
+            sys::io_uring_prep_nop(sqe);
+            (*sqe).opcode = opcode as u8;
+        }
+        let start = std::time::Instant::now();
+        assert_eq!(wait(ring.as_ptr(), &mut cqe, 3, 2), 2);
+        assert!(start.elapsed().as_secs() < 30, "it waited for completions that cannot come");
+        assert_eq!(sys::io_uring_sq_ready(ring.as_ptr()), 1);
+        for expected in [0, -libc::EINVAL] {
+            assert_eq!(sys::io_uring_peek_cqe(ring.as_ptr(), &mut cqe), 0);
+            assert_eq!((*cqe).res, expected);
+            sys::io_uring_cqe_seen(ring.as_ptr(), cqe);
+        }
+        assert_eq!(wait(ring.as_ptr(), &mut cqe, 1, 0), 1);
         assert!(!cqe.is_null());
         sys::io_uring_cqe_seen(ring.as_ptr(), cqe);
 

@@ -56,7 +56,7 @@ fn main() -> Result<ExitCode> {
             fs::write(list, page::list(&rows)).with_context(|| format!("cannot write {list}"))?;
             if let Some(page) = page.first() {
                 let text = fs::read_to_string(page).with_context(|| format!("cannot read {page}"))?;
-                problems.extend(page::out_of_date(&text));
+                problems.extend(page::out_of_date(&text, &rows));
             }
             let not_bound = rows.iter().filter(|row| row.what.starts_with(NOT_BOUND_IS)).count();
             let all = rows.len();

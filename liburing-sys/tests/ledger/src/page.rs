@@ -164,7 +164,7 @@ fn counts(lists: &[(String, Vec<Row>)]) -> String {
 }
 
 /// Where a page that was made from a header of this version, among others, disagrees with this one.
-pub(crate) fn out_of_date(page: &str) -> Vec<String> {
+pub(crate) fn out_of_date(page: &str, rows: &[Row]) -> Vec<String> {
     let mut problems = Vec::new();
     for name in NOT_BOUND.iter().flat_map(|(_, names)| *names) {
         if !page.contains(&format!("| `{name}` |")) {
@@ -177,20 +177,36 @@ pub(crate) fn out_of_date(page: &str) -> Vec<String> {
     };
     let listed = page.lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+        let cells: Vec<_> = rest.trim_end_matches(" |").split(" | ").collect();
         // The version that brought a function is in a cell before it.
-        let headers = rest.trim_end_matches(" |").split(" | ").filter(is_list).last()?;
-        headers.split(", ").any(|header| header == version).then_some(name)
+        let at = cells.iter().rposition(is_list)?;
+        let here = cells[at].split(", ").any(|header| header == version);
+        here.then(|| (name, cells.get(at + 1).copied()))
     });
-    let listed: BTreeSet<_> = listed.collect();
+    let listed: BTreeMap<_, _> = listed.collect();
     if listed.is_empty() {
         return problems;
     }
     let found: BTreeSet<_> = here::ITEMS.iter().map(|item| item.name).collect();
     // Those of the kernel's headers depend on the kernel's version.
     let kernels = |name: &str| name.contains("_URING_CMD_") || name.ends_with("_uring_cmd");
-    for name in found.symmetric_difference(&listed).filter(|name| !kernels(name)) {
+    let names: BTreeSet<_> = listed.keys().copied().collect();
+    for name in found.symmetric_difference(&names).filter(|name| !kernels(name)) {
         let (is, is_not) = if found.contains(name) { ("header", "page") } else { ("page", "header") };
         problems.push(format!("{name} is in the {is} for {version} and not in the {is_not}: scripts/ledger --write"));
     }
+    for row in rows {
+        let Some(&Some(listed)) = listed.get(row.name.as_str()) else { continue };
+        let is = if row.bytes.is_empty() { row.what.trim_start_matches(NOT_BOUND_IS) } else { &row.bytes };
+        if listed != is && !listed.split("; ").any(|part| of_version(part, &version) == Some(is)) {
+            problems.push(format!("{}: {is} for {version}, {listed} in the page: scripts/ledger --write", row.name));
+        }
+    }
     problems
+}
+
+/// What `cell` wrote about one version among others.
+fn of_version<'a>(part: &'a str, version: &str) -> Option<&'a str> {
+    let (versions, value) = part.split_once(": ")?;
+    versions.split(", ").any(|of| of == version).then_some(value)
 }
