@@ -94,6 +94,7 @@ mod linux {
     use super::{Reason, Unavailable};
     use crate::Ring;
     use crate::error::{Error, Result, errno_text};
+    use crate::operations::Operations as _;
 
     /// The answer that will not change any more.
     static ANSWER: OnceLock<Result<(), Unavailable>> = OnceLock::new();

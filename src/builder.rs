@@ -5,10 +5,12 @@ use std::time::Duration;
 use liburing_sys as sys;
 
 use crate::Unavailable;
-use crate::core::{Core, SetupError};
+use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
+use crate::queues::SetupError;
 use crate::ring::Ring;
 use crate::shared::SharedRing;
+use crate::stable::StableBuf;
 
 /// How long to wait before each further attempt at a ring that there was no memory for, in milliseconds.
 const PATIENCE: [u64; 4] = [1, 4, 10, 20];
@@ -194,6 +196,30 @@ impl RingBuilder {
         self.core().map(Ring::new)
     }
 
+    /// Sets up a ring for this thread that buffers of the type `B` can be moved into.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RingBuilder::build`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// use sysuring::{OpRing, Operations as _, Ring};
+    ///
+    /// let mut ring: OpRing<Vec<u8>> = Ring::builder(8).build_owned()?;
+    /// let file = ring.register_file(&std::fs::File::open("/proc/self/exe")?)?;
+    /// ring.read_owned(&file, vec![0; 4], 0)?;
+    /// ring.submit_and_wait(1)?;
+    /// let done = ring.completions().find_map(|completion| completion.into_done()).expect("waited for");
+    /// assert_eq!(done.into_owned().as_deref(), Some(&b"\x7fELF"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn build_owned<B: StableBuf>(&self) -> Result<Ring<B>> {
+        self.core().map(Ring::new)
+    }
+
     /// Sets up a ring that threads share.
     ///
     /// # Errors
@@ -208,7 +234,7 @@ impl RingBuilder {
         self.core().map(SharedRing::new)
     }
 
-    pub(crate) fn core(&self) -> Result<Core> {
+    pub(crate) fn core<B>(&self) -> Result<Core<B>> {
         let mut flags = self.flags;
         if flags.intersects(SetupFlags::COOP_TASKRUN | SetupFlags::DEFER_TASKRUN) {
             // So that completions() knows when the kernel has to be entered.
@@ -233,7 +259,7 @@ impl RingBuilder {
         }
     }
 
-    fn try_core(&self, flags: SetupFlags) -> Result<Core, SetupError> {
+    fn try_core<B>(&self, flags: SetupFlags) -> Result<Core<B>, SetupError> {
         // SAFETY: all zeroes is a value of this C structure.
         let mut params = unsafe { std::mem::zeroed::<sys::io_uring_params>() };
         params.flags = flags.bits();

@@ -56,7 +56,13 @@ mod probe;
 pub mod block;
 
 #[cfg(uring)]
+mod address;
+#[cfg(uring)]
 mod builder;
+#[cfg(uring)]
+mod chain;
+#[cfg(uring)]
+mod completion;
 #[cfg(uring)]
 mod core;
 #[cfg(uring)]
@@ -64,15 +70,27 @@ mod file;
 #[cfg(uring)]
 mod fork;
 #[cfg(uring)]
+mod operations;
+#[cfg(uring)]
+mod parcel;
+#[cfg(uring)]
 pub mod pool;
+#[cfg(uring)]
+mod queues;
+#[cfg(uring)]
+mod registered;
 #[cfg(uring)]
 mod rejected;
 #[cfg(uring)]
 mod ring;
 #[cfg(uring)]
+mod scope;
+#[cfg(uring)]
 mod shared;
 #[cfg(uring)]
 mod sqe;
+#[cfg(uring)]
+mod stable;
 #[cfg(uring)]
 mod table;
 #[cfg(uring)]
@@ -85,15 +103,21 @@ pub use probe::Probe;
 
 #[cfg(uring)]
 pub use {
-    self::core::Cqe,
+    address::SocketAddress,
     builder::{RingBuilder, SetupFlags},
+    chain::{Chain, WithFlags},
+    completion::{Completion, Completions, Done, More},
     file::FixedFile,
+    operations::{Directory, FileRef, OpenHow, Operations},
     pool::{Buf, Pool},
+    queues::Cqe,
     rejected::{RejectReason, Rejected},
-    ring::{Completion, Completions, Done, Ring},
+    ring::{OpRing, Ring},
+    scope::{Scope, ScopedFile, ScopedOperation},
     shared::SharedRing,
     sqe::{Queued, Sqe, SqeFlags, UserData},
-    table::Ticket,
+    stable::StableBuf,
+    table::{NoBuffers, Ticket},
     thread_rings::ThreadRings,
 };
 

@@ -18,6 +18,8 @@ pub enum RejectReason {
     ForeignFile,
     /// More bytes than the buffer has.
     TooLong,
+    /// More operations in one chain than the submission queue has entries.
+    ChainTooLong,
     /// The ring belongs to the parent process.
     Forked,
     /// The ring lost completions.
@@ -30,7 +32,7 @@ impl RejectReason {
             Self::QueueFull | Self::TableFull => ErrorKind::Full,
             Self::ForeignPool => ErrorKind::ForeignPool,
             Self::ForeignFile => ErrorKind::ForeignFile,
-            Self::TooLong => ErrorKind::InvalidInput,
+            Self::TooLong | Self::ChainTooLong => ErrorKind::InvalidInput,
             Self::Forked => ErrorKind::Forked,
             Self::Poisoned => ErrorKind::Poisoned,
         }
@@ -45,6 +47,7 @@ impl fmt::Display for RejectReason {
             Self::ForeignPool => "the buffer's pool is not registered on this ring; call register_pool",
             Self::ForeignFile => "the file is registered on another ring; call register_file on this one",
             Self::TooLong => "the length is more than the buffer has",
+            Self::ChainTooLong => "the chain is longer than the submission queue; make the ring with more entries",
             Self::Forked => "the ring was made before a fork and belongs to the parent process; make a new one",
             Self::Poisoned => "the ring lost completions and can't be used any more; make a new one",
         })

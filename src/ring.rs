@@ -8,17 +8,20 @@ use std::time::{Duration, Instant};
 use liburing_sys as sys;
 
 use crate::builder::{RingBuilder, SetupFlags};
-use crate::core::{Core, Cqe, Next, Operation, Target, is_passing};
-use crate::error::{Error, ErrorKind, Result, check};
+use crate::completion::Completions;
+use crate::core::Core;
+use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
-use crate::pool::{Buf, Pool};
-use crate::rejected::{RejectReason, Rejected};
+use crate::operations::Starter;
+use crate::pool::Pool;
+use crate::queues::is_passing;
+use crate::rejected::Rejected;
 use crate::sqe::Sqe;
-use crate::table::{Finished, Held, Ticket};
+use crate::table::{NoBuffers, Ticket};
 
 /// A submission and completion queue pair, used from one thread.
 ///
-/// Safe operations take what the kernel will use ([`Buf`], [`FixedFile`]) and give it back with the completion, so that
+/// Safe operations take what the kernel will use ([`Buf`](crate::Buf), [`FixedFile`]) and give it back with the completion, so that
 /// nothing can be freed, reused or looked at too early, whatever else goes wrong. The raw interface
 /// ([`Ring::get_sqe`]) has liburing's own calls, with liburing's own obligations; both may be used on one ring.
 ///
@@ -28,7 +31,7 @@ use crate::table::{Finished, Held, Ticket};
 /// A ring is never `Send`, since it may be bound to its thread. Threads share a [`crate::SharedRing`].
 ///
 /// ```
-/// use sysuring::{Completion, Pool, Ring};
+/// use sysuring::{Completion, Operations as _, Pool, Ring};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # if sysuring::available().is_err() { return Ok(()) }
@@ -52,8 +55,8 @@ use crate::table::{Finished, Held, Ticket};
 /// # Ok(())
 /// # }
 /// ```
-pub struct Ring {
-    core: Core,
+pub struct Ring<B = NoBuffers> {
+    core: Core<B>,
     /// Neither `Send` nor `Sync`.
     one_thread: PhantomData<*mut ()>,
 }
@@ -73,37 +76,39 @@ impl Ring {
     pub fn builder(entries: u32) -> RingBuilder {
         RingBuilder::new(entries)
     }
+}
 
-    pub(crate) fn new(core: Core) -> Self {
+impl<B> Ring<B> {
+    pub(crate) fn new(core: Core<B>) -> Self {
         Self { core, one_thread: PhantomData }
     }
 
-    pub(crate) fn core(&mut self) -> &mut Core {
+    pub(crate) fn core(&mut self) -> &mut Core<B> {
         &mut self.core
     }
 
     /// The flags that the kernel granted. Flags that this library has no name for are left out.
     #[must_use]
     pub fn flags(&self) -> SetupFlags {
-        SetupFlags::from_bits_truncate(self.core.flags())
+        SetupFlags::from_bits_truncate(self.core.queues().flags())
     }
 
     /// `IORING_FEAT_*` of the kernel.
     #[must_use]
     pub fn features(&self) -> u32 {
-        self.core.features()
+        self.core.queues().features()
     }
 
     /// Entries of the submission queue.
     #[must_use]
     pub fn sq_entries(&self) -> u32 {
-        self.core.sq_entries()
+        self.core.queues().sq_entries()
     }
 
     /// Entries of the completion queue: the most operations that can be in flight.
     #[must_use]
     pub fn cq_entries(&self) -> u32 {
-        self.core.cq_entries()
+        self.core.queues().cq_entries()
     }
 
     /// Operations of the safe interface that were started and have not ended.
@@ -118,7 +123,7 @@ impl Ring {
     /// top two bits of `user_data` clear (addresses do), and it consumes no completion that has them set.
     #[must_use]
     pub fn as_raw(&self) -> *mut sys::io_uring {
-        self.core.raw()
+        self.core.queues().raw()
     }
 
     /// A submission queue entry to fill in; `None` when the queue is full (submit first).
@@ -128,11 +133,12 @@ impl Ring {
     #[doc(alias = "io_uring_get_sqe")]
     #[inline]
     pub fn get_sqe(&mut self) -> Option<Sqe<'_>> {
-        let entry = self.core.reserve()?;
-        Some(Sqe::new(&mut self.core, entry))
+        let queues = self.core.queues_mut();
+        let entry = queues.reserve()?;
+        Some(Sqe::new(queues, entry))
     }
 
-    /// Registers a pool, for [`Ring::read_fixed`] and [`Ring::write_fixed`] on its leases. Once is enough.
+    /// Registers a pool, for [`Operations::read_fixed`](crate::Operations::read_fixed) and [`Operations::write_fixed`](crate::Operations::write_fixed) on its leases. Once is enough.
     ///
     /// # Errors
     ///
@@ -191,112 +197,6 @@ impl Ring {
         self.core.unregister_buffers()
     }
 
-    /// Reads `length` bytes at `offset` into a lease of a registered pool: the pool and the file are registered on this ring
-    /// ([`Ring::register_pool`], [`Ring::register_file`]), and `length` is at most the size of a slot.
-    ///
-    /// Offsets mean nothing to pipes and sockets; `u64::MAX` means the file's own position, as in C.
-    ///
-    /// # Errors
-    ///
-    /// Gives the lease back where nothing was started; see [`RejectReason`].
-    #[doc(alias("io_uring_prep_read_fixed", "IORING_OP_READ_FIXED"))]
-    #[inline]
-    pub fn read_fixed(
-        &mut self,
-        file: &FixedFile,
-        buf: Buf,
-        length: u32,
-        offset: u64,
-    ) -> Result<Ticket, Rejected<Buf>> {
-        self.core.start_transfer(true, true, file, buf, length, offset)
-    }
-
-    /// Writes the first `length` bytes of a lease of a registered pool at `offset`.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Ring::read_fixed`].
-    #[doc(alias("io_uring_prep_write_fixed", "IORING_OP_WRITE_FIXED"))]
-    #[inline]
-    pub fn write_fixed(
-        &mut self,
-        file: &FixedFile,
-        buf: Buf,
-        length: u32,
-        offset: u64,
-    ) -> Result<Ticket, Rejected<Buf>> {
-        self.core.start_transfer(false, true, file, buf, length, offset)
-    }
-
-    /// As [`Ring::read_fixed`], whether the pool is registered or not: the kernel looks up the memory's pages each time, which
-    /// costs more and needs no locked memory.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Ring::read_fixed`].
-    #[doc(alias("io_uring_prep_read", "IORING_OP_READ"))]
-    #[inline]
-    pub fn read(&mut self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
-        self.core.start_transfer(true, false, file, buf, length, offset)
-    }
-
-    /// As [`Ring::write_fixed`], whether the pool is registered or not; see [`Ring::read`].
-    ///
-    /// # Errors
-    ///
-    /// As for [`Ring::read_fixed`].
-    #[doc(alias("io_uring_prep_write", "IORING_OP_WRITE"))]
-    #[inline]
-    pub fn write(&mut self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
-        self.core.start_transfer(false, false, file, buf, length, offset)
-    }
-
-    /// Brings a file's data (with `data_only`), or data and metadata, to stable storage.
-    ///
-    /// # Errors
-    ///
-    /// See [`RejectReason`].
-    #[doc(alias("io_uring_prep_fsync", "IORING_OP_FSYNC"))]
-    pub fn fsync(&mut self, file: &FixedFile, data_only: bool) -> Result<Ticket, Rejected<()>> {
-        let flags = if data_only { sys::IORING_FSYNC_DATASYNC } else { 0 };
-        let operation = Operation { operation_flags: flags, ..Operation::new(sys::IORING_OP_FSYNC) };
-        self.start_on(file, operation)
-    }
-
-    /// Allocates, punches or zeroes a range of a file; `mode` is that of `fallocate(2)`.
-    ///
-    /// # Errors
-    ///
-    /// See [`RejectReason`].
-    #[doc(alias("io_uring_prep_fallocate", "IORING_OP_FALLOCATE"))]
-    pub fn fallocate(&mut self, file: &FixedFile, mode: i32, offset: u64, length: u64) -> Result<Ticket, Rejected<()>> {
-        // The mode is where other operations have their length, and the length where they have their address.
-        let operation =
-            Operation { address: length, length: mode as u32, offset, ..Operation::new(sys::IORING_OP_FALLOCATE) };
-        self.start_on(file, operation)
-    }
-
-    fn start_on(&mut self, file: &FixedFile, operation: Operation) -> Result<Ticket, Rejected<()>> {
-        let Some(index) = self.core.index_of(file) else {
-            return Err(Rejected::new(RejectReason::ForeignFile, ()));
-        };
-        self.start(Target::Fixed(index), operation)
-    }
-
-    fn start(&mut self, target: Target, operation: Operation) -> Result<Ticket, Rejected<()>> {
-        self.core.start(target, operation, Held::Nothing).map_err(|(reason, _)| Rejected::new(reason, ()))
-    }
-
-    /// Does nothing, and completes.
-    ///
-    /// # Errors
-    ///
-    /// See [`RejectReason`].
-    #[doc(alias("io_uring_prep_nop", "IORING_OP_NOP"))]
-    pub fn nop(&mut self) -> Result<Ticket, Rejected<()>> {
-        self.start(Target::Descriptor(-1), Operation::new(sys::IORING_OP_NOP))
-    }
-
     /// Asks the kernel to end an operation early.
     ///
     /// Whether it did is in the operation's own completion, which comes in any case: with ECANCELED, or as if nothing had
@@ -307,7 +207,7 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// See [`RejectReason`].
+    /// See [`RejectReason`](crate::RejectReason).
     #[doc(alias("io_uring_prep_cancel", "io_uring_prep_cancel64", "IORING_OP_ASYNC_CANCEL"))]
     pub fn cancel(&mut self, ticket: Ticket) -> Result<(), Rejected<()>> {
         self.core.cancel(ticket).map_err(|reason| Rejected::new(reason, ()))
@@ -352,10 +252,10 @@ impl Ring {
     /// On a ring that the kernel posts completions to only when it is entered, this enters it once.
     #[doc(alias("io_uring_for_each_cqe", "io_uring_peek_cqe", "io_uring_cqe_seen", "io_uring_cq_advance"))]
     #[inline]
-    pub fn completions(&mut self) -> Completions<'_> {
+    pub fn completions(&mut self) -> Completions<'_, B> {
         // A signal, or a ring that can't be used: the next submit says so.
         let _ = self.core.flush_completions();
-        Completions { core: &mut self.core }
+        Completions::new(&mut self.core)
     }
 
     /// Waits until everything in flight has ended, for `limit` at most, and closes the ring.
@@ -384,7 +284,24 @@ impl Ring {
     }
 }
 
-impl fmt::Debug for Ring {
+/// A ring that buffers of a type of the caller's own can be moved into; made by
+/// [`RingBuilder::build_owned`](crate::RingBuilder::build_owned).
+pub type OpRing<B> = Ring<B>;
+
+impl<B> Starter for Ring<B> {
+    type Owned = B;
+
+    #[inline]
+    fn start_on_core<T>(
+        &mut self,
+        given: T,
+        start: impl FnOnce(&mut Core<B>, T) -> Result<Ticket, Rejected<T>>,
+    ) -> Result<Ticket, Rejected<T>> {
+        start(&mut self.core, given)
+    }
+}
+
+impl<B> fmt::Debug for Ring<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ring")
             .field("sq_entries", &self.sq_entries())
@@ -392,96 +309,5 @@ impl fmt::Debug for Ring {
             .field("flags", &self.flags())
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
-    }
-}
-
-/// The completions of a ring; see [`Ring::completions`].
-#[derive(Debug)]
-pub struct Completions<'ring> {
-    core: &'ring mut Core,
-}
-
-impl Iterator for Completions<'_> {
-    type Item = Completion;
-
-    #[inline]
-    fn next(&mut self) -> Option<Completion> {
-        Some(match self.core.next_completion()? {
-            Next::Finished(finished) => Completion::Done(Done::new(finished)),
-            Next::Raw(cqe) => Completion::Raw(cqe),
-        })
-    }
-}
-
-/// An operation that ended.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Completion {
-    /// One of the safe interface.
-    Done(Done),
-    /// One of the raw interface.
-    Raw(Cqe),
-}
-
-impl Completion {
-    /// The operation of the safe interface, where it is one.
-    #[must_use]
-    pub fn into_done(self) -> Option<Done> {
-        match self {
-            Self::Done(done) => Some(done),
-            Self::Raw(_) => None,
-        }
-    }
-}
-
-/// An operation of the safe interface that ended, with what it had taken.
-#[derive(Debug)]
-pub struct Done {
-    ticket: Ticket,
-    result: i32,
-    flags: u32,
-    buf: Option<Buf>,
-}
-
-impl Done {
-    pub(crate) fn new(finished: Finished) -> Self {
-        let buf = match finished.held {
-            Held::Lease(buf) => Some(buf),
-            _ => None,
-        };
-        Self { ticket: finished.ticket, result: finished.result, flags: finished.flags, buf }
-    }
-
-    /// Which operation it was.
-    #[must_use]
-    pub fn ticket(&self) -> Ticket {
-        self.ticket
-    }
-
-    /// How it ended: for a read or write, the bytes transferred, which may be fewer than asked for.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel reported.
-    pub fn result(&self) -> Result<u32> {
-        check(self.result, "io_uring operation")
-    }
-
-    /// The kernel's result: a count, or `-errno`.
-    #[must_use]
-    pub fn raw_result(&self) -> i32 {
-        self.result
-    }
-
-    /// `IORING_CQE_F_*`.
-    #[must_use]
-    pub fn flags(&self) -> u32 {
-        self.flags
-    }
-
-    /// The lease that the operation had, if any. Where this is not called, dropping `self` gives the slot back.
-    #[must_use]
-    pub fn into_buf(self) -> Option<Buf> {
-        self.buf
     }
 }

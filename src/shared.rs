@@ -13,14 +13,16 @@ use std::fmt;
 use std::os::fd::AsFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::core::{Core, is_passing, wait_for_one};
+use crate::completion::Done;
+use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
 use crate::fork::ForkMark;
+use crate::operations::{FileRef, Operations, Starter};
 use crate::pool::{Buf, Pool};
+use crate::queues::{is_passing, wait_for_one};
 use crate::rejected::{RejectReason, Rejected};
-use crate::ring::Done;
-use crate::table::Ticket;
+use crate::table::{NoBuffers, Ticket};
 
 /// A ring whose methods take `&self` and may be called from any thread.
 ///
@@ -67,7 +69,7 @@ struct State {
 
 impl SharedRing {
     pub(crate) fn new(core: Core) -> Self {
-        let mark = core.mark();
+        let mark = core.queues().mark();
         Self { mark, state: Mutex::new(State { core, has_leader: false }), changed: Condvar::new() }
     }
 
@@ -81,17 +83,6 @@ impl SharedRing {
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Core) -> R) -> Result<R> {
         let mut state = self.lock().ok_or_else(forked)?;
         Ok(work(&mut state.core))
-    }
-
-    fn start(
-        &self,
-        buf: Buf,
-        start: impl FnOnce(&mut Core, Buf) -> Result<Ticket, Rejected<Buf>>,
-    ) -> Result<Ticket, Rejected<Buf>> {
-        match self.lock() {
-            Some(mut state) => start(&mut state.core, buf),
-            None => Err(Rejected::new(RejectReason::Forked, buf)),
-        }
     }
 
     /// Registers a pool; see [`crate::Ring::register_pool`].
@@ -117,8 +108,8 @@ impl SharedRing {
     /// # Errors
     ///
     /// As there.
-    pub fn read_fixed(&self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
-        self.start(buf, |core, buf| core.start_transfer(true, true, file, buf, length, offset))
+    pub fn read_fixed(&self, file: &impl FileRef, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        Operations::read_fixed(&mut &*self, file, buf, length, offset)
     }
 
     /// Starts a write; see [`crate::Ring::write_fixed`].
@@ -126,8 +117,14 @@ impl SharedRing {
     /// # Errors
     ///
     /// As there.
-    pub fn write_fixed(&self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
-        self.start(buf, |core, buf| core.start_transfer(false, true, file, buf, length, offset))
+    pub fn write_fixed(
+        &self,
+        file: &impl FileRef,
+        buf: Buf,
+        length: u32,
+        offset: u64,
+    ) -> Result<Ticket, Rejected<Buf>> {
+        Operations::write_fixed(&mut &*self, file, buf, length, offset)
     }
 
     /// Starts a read into a pool that is not registered; see [`crate::Ring::read`].
@@ -135,8 +132,8 @@ impl SharedRing {
     /// # Errors
     ///
     /// As there.
-    pub fn read(&self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
-        self.start(buf, |core, buf| core.start_transfer(true, false, file, buf, length, offset))
+    pub fn read(&self, file: &impl FileRef, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        Operations::read(&mut &*self, file, buf, length, offset)
     }
 
     /// Starts a write from a pool that is not registered; see [`crate::Ring::write`].
@@ -144,8 +141,8 @@ impl SharedRing {
     /// # Errors
     ///
     /// As there.
-    pub fn write(&self, file: &FixedFile, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
-        self.start(buf, |core, buf| core.start_transfer(false, false, file, buf, length, offset))
+    pub fn write(&self, file: &impl FileRef, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        Operations::write(&mut &*self, file, buf, length, offset)
     }
 
     /// Submits what all threads started.
@@ -182,7 +179,7 @@ impl SharedRing {
         let mut state = self.lock().ok_or_else(forked)?;
         loop {
             if !state.has_leader {
-                state.core.reap(|_| ());
+                state.core.reap();
             }
             if is_over(&mut state.core) {
                 // What the reap above found may be somebody else's.
@@ -195,12 +192,12 @@ impl SharedRing {
                 continue;
             }
             state.has_leader = true;
-            let descriptor = state.core.descriptor();
+            let descriptor = state.core.queues().descriptor();
             drop(state);
             let waited = wait_for_one(descriptor);
             state = self.lock().ok_or_else(forked)?;
             state.has_leader = false;
-            state.core.reap(|_| ());
+            state.core.reap();
             self.changed.notify_all();
             if let Err(error) = waited {
                 let error = Error::from_io(error, "wait for completions");
@@ -208,6 +205,22 @@ impl SharedRing {
                     return Err(error);
                 }
             }
+        }
+    }
+}
+
+/// Any operation, from any thread: `(&ring).fsync(&file, true)`.
+impl Starter for &SharedRing {
+    type Owned = NoBuffers;
+
+    fn start_on_core<T>(
+        &mut self,
+        given: T,
+        start: impl FnOnce(&mut Core, T) -> Result<Ticket, Rejected<T>>,
+    ) -> Result<Ticket, Rejected<T>> {
+        match self.lock() {
+            Some(mut state) => start(&mut state.core, given),
+            None => Err(Rejected::new(RejectReason::Forked, given)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use liburing_sys as sys;
 
-use crate::core::Core;
+use crate::queues::Queues;
 use crate::table::{Ticket, is_raw};
 
 /// A free entry of the submission queue, zeroed. One of the `prep` methods fills it in and puts it into the queue.
@@ -17,13 +17,13 @@ use crate::table::{Ticket, is_raw};
 /// or a descriptor, or where it acts on something by number.
 #[must_use = "an entry that is not prepared is not submitted"]
 pub struct Sqe<'ring> {
-    core: &'ring mut Core,
+    queues: &'ring mut Queues,
     entry: NonNull<sys::io_uring_sqe>,
 }
 
 /// An entry that is in the queue, and not submitted yet.
 pub struct Queued<'ring> {
-    core: &'ring mut Core,
+    queues: &'ring mut Queues,
     entry: NonNull<sys::io_uring_sqe>,
 }
 
@@ -73,8 +73,8 @@ bitflags::bitflags! {
 
 impl<'ring> Sqe<'ring> {
     #[inline]
-    pub(crate) fn new(core: &'ring mut Core, entry: NonNull<sys::io_uring_sqe>) -> Self {
-        Self { core, entry }
+    pub(crate) fn new(queues: &'ring mut Queues, entry: NonNull<sys::io_uring_sqe>) -> Self {
+        Self { queues, entry }
     }
 
     /// The zeroed C structure; [`Sqe::commit`] puts it into the queue.
@@ -99,8 +99,8 @@ impl<'ring> Sqe<'ring> {
 
     #[inline]
     fn into_queue(self) -> Queued<'ring> {
-        self.core.commit_raw();
-        Queued { core: self.core, entry: self.entry }
+        self.queues.commit_raw();
+        Queued { queues: self.queues, entry: self.entry }
     }
 
     /// Does nothing, and completes. See `io_uring_prep_nop(3)`.
@@ -223,7 +223,7 @@ impl<'ring> Sqe<'ring> {
     pub unsafe fn prep_uring_cmd(self, file: RawFd, command: u32, payload: &[u8]) -> Queued<'ring> {
         /// Where the payload begins in an entry.
         const PAYLOAD: usize = 48;
-        let room = (64 << u32::from(self.core.flags() & sys::IORING_SETUP_SQE128 != 0)) - PAYLOAD;
+        let room = (64 << u32::from(self.queues.flags() & sys::IORING_SETUP_SQE128 != 0)) - PAYLOAD;
         let length = payload.len().min(room);
         let entry = self.entry.as_ptr();
         // SAFETY: the entry is the free one at the tail, zeroed, and as long as `room` says from the payload on.
@@ -278,7 +278,7 @@ impl Queued<'_> {
         let before = std::mem::replace(unsafe { &mut (*self.entry.as_ptr()).flags }, bits);
         let skips = |bits| SqeFlags::from_bits_retain(bits).contains(SqeFlags::CQE_SKIP_SUCCESS);
         if skips(bits) && !skips(before) {
-            self.core.forget_raw();
+            self.queues.forget_raw();
         }
         self
     }

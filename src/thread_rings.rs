@@ -242,7 +242,7 @@ impl Drop for PoolGivenUp {
 /// The rings of this process's threads.
 ///
 /// ```
-/// use sysuring::ThreadRings;
+/// use sysuring::{Operations as _, ThreadRings};
 ///
 /// # fn main() -> sysuring::Result<()> {
 /// # if sysuring::available().is_err() { return Ok(()) }

@@ -23,9 +23,10 @@ use crate::block::file::Blocking;
 use crate::block::request::{Request, answer};
 use crate::block::target::{Setbacks, Target as Opened};
 use crate::block::{AlignedBuffer, Backend, BatchError, BlockDevice, Options, ReadRequest, Report, WriteRequest};
-use crate::core::{Core, Operation, Target, is_passing, transfer_opcode};
+use crate::core::{Core, Operation, Target, transfer_opcode};
 use crate::error::{Error, Result};
 use crate::pool::Pool;
+use crate::queues::is_passing;
 use crate::shared::SharedRing;
 use crate::table::{Finished, Held, Ticket};
 use crate::thread_rings::{PoolGivenUp, Refused, RingKind, ThreadRings};
@@ -322,7 +323,7 @@ impl Lane<'_> {
         match self {
             Lane::Own(core) => {
                 core.submit_and_wait(wait as u32)?;
-                core.reap(|_| ());
+                core.reap();
                 Ok(())
             }
             Lane::Shared(ring) => {
@@ -336,7 +337,7 @@ impl Lane<'_> {
     #[cold]
     fn look(&mut self, pieces: &[Piece]) {
         match self {
-            Lane::Own(core) => core.reap(|_| ()),
+            Lane::Own(core) => core.reap(),
             // Another thread may be able to wait for us; where none can, this looks at the queue all the same.
             Lane::Shared(ring) => drop(ring.wait_until(|core| any_done(core, pieces))),
         }
@@ -459,7 +460,7 @@ impl<'a, R: Request> Transfer<'a, R> {
                 if is_passing(&error) && (is_signal(&error) || self.setbacks.may_try_again()) {
                     if let Lane::Own(core) = lane {
                         // A shared ring's completions are its leader's to take.
-                        core.reap(|_| ());
+                        core.reap();
                     }
                     std::thread::yield_now();
                 } else {

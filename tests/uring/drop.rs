@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use sysuring::{Completion, FixedFile, Pool, Ring};
+use sysuring::{Completion, FixedFile, Operations as _, Pool, Ring};
 
 use crate::common;
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
-use sysuring::{ErrorKind, Pool, RejectReason, Ring};
+use sysuring::{ErrorKind, Operations as _, Pool, RejectReason, Ring};
 
 use crate::common;
 

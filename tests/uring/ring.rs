@@ -6,7 +6,9 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use sysuring::{Completion, Done, ErrorKind, Pool, RejectReason, Ring, SqeFlags, Ticket, UserData, sys};
+use sysuring::{
+    Completion, Done, ErrorKind, Operations as _, Pool, RejectReason, Ring, SqeFlags, Ticket, UserData, sys,
+};
 
 use crate::common::{self, patterned_file};
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
 
-use sysuring::{ErrorKind, Pool, Ring, SharedRing};
+use sysuring::{ErrorKind, Operations as _, Pool, Ring, SharedRing};
 
 use crate::common::{self, patterned_file};
 

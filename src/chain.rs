@@ -1,0 +1,175 @@
+//! Operations that start one after another, and operations with flags.
+
+use std::time::Duration;
+
+use liburing_sys as sys;
+
+use crate::core::Core;
+use crate::operations::{Starter, start_time};
+use crate::rejected::Rejected;
+use crate::ring::Ring;
+use crate::table::{NoBuffers, Ticket};
+
+/// Operations that start one after another; see [`Ring::chain`].
+#[derive(Debug)]
+pub struct Chain<'ring, B = NoBuffers> {
+    core: &'ring mut Core<B>,
+}
+
+impl<B> Ring<B> {
+    /// Starts operations each of which begins when the one before has succeeded; those after one that failed, or moved less
+    /// than it was to, end with ECANCELED.
+    ///
+    /// Nothing is started before `build` has returned `Ok`: where it answers `Err`, or unwinds, everything goes back to where
+    /// it came from. All of a chain is submitted at once.
+    ///
+    /// # Errors
+    ///
+    /// That of `build`. A chain that does not fit behind what waits in the queue is
+    /// [`QueueFull`](crate::RejectReason::QueueFull), one that is longer than the queue
+    /// [`ChainTooLong`](crate::RejectReason::ChainTooLong).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// use sysuring::{Operations as _, Pool, Ring};
+    ///
+    /// # let path = std::env::temp_dir().join(format!("sysuring-chain-{}", std::process::id()));
+    /// # let file = std::fs::File::create(&path)?;
+    /// # std::fs::remove_file(&path)?;
+    /// let mut ring = Ring::with_entries(8)?;
+    /// let pool = Pool::new(1, 4096)?;
+    /// let file = ring.register_file(&file)?;
+    /// let mut buf = pool.lease().expect("the only one");
+    /// buf[..5].copy_from_slice(b"hello");
+    /// let fsync = ring.chain(|chain| -> sysuring::Result<_> {
+    ///     chain.write(&file, buf, 5, 0)?;
+    ///     Ok(chain.fsync(&file, true)?)
+    /// })?;
+    /// ring.submit_and_wait(2)?;
+    /// for completion in ring.completions() {
+    ///     let done = completion.into_done().expect("of the safe interface");
+    ///     assert_eq!(done.result()?, if done.ticket() == fsync { 0 } else { 5 });
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "IOSQE_IO_LINK")]
+    pub fn chain<T, E>(&mut self, build: impl FnOnce(&mut Chain<'_, B>) -> Result<T, E>) -> Result<T, E> {
+        self.chain_by(sys::IOSQE_IO_LINK as u8, build)
+    }
+
+    /// As [`Ring::chain`], but an operation that fails does not end those after it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::chain`].
+    #[doc(alias = "IOSQE_IO_HARDLINK")]
+    pub fn hard_chain<T, E>(&mut self, build: impl FnOnce(&mut Chain<'_, B>) -> Result<T, E>) -> Result<T, E> {
+        self.chain_by(sys::IOSQE_IO_HARDLINK as u8, build)
+    }
+
+    fn chain_by<T, E>(&mut self, link: u8, build: impl FnOnce(&mut Chain<'_, B>) -> Result<T, E>) -> Result<T, E> {
+        self.core().begin_chain(link);
+        let mut open = Open { core: self.core(), is_complete: false };
+        let built = build(&mut Chain { core: open.core })?;
+        open.is_complete = true;
+        Ok(built)
+    }
+
+    /// Starts operations that begin when everything submitted before them has ended, and before anything submitted after.
+    #[doc(alias = "IOSQE_IO_DRAIN")]
+    pub fn drained(&mut self) -> WithFlags<'_, B> {
+        WithFlags { core: self.core(), flags: sys::IOSQE_IO_DRAIN as u8 }
+    }
+
+    /// Starts operations that the kernel hands to a thread of its own at once, without an attempt to complete them first.
+    #[doc(alias = "IOSQE_ASYNC")]
+    pub fn forced_async(&mut self) -> WithFlags<'_, B> {
+        WithFlags { core: self.core(), flags: sys::IOSQE_ASYNC as u8 }
+    }
+}
+
+/// A chain that is being put together; unless it is complete when this is dropped, it is as if it had never begun.
+struct Open<'ring, B> {
+    core: &'ring mut Core<B>,
+    is_complete: bool,
+}
+
+impl<B> Drop for Open<'_, B> {
+    fn drop(&mut self) {
+        if self.is_complete {
+            self.core.end_chain();
+            return;
+        }
+        let mut forgotten = Vec::new();
+        self.core.abandon_chain(|finished| forgotten.push(finished));
+        // Only now, when the chain is gone, may the caller's own buffers be dropped.
+        drop(forgotten);
+    }
+}
+
+impl<B> Chain<'_, B> {
+    /// Ends the operation before this one with ECANCELED where it takes longer than `limit`. This one ends with ETIME then,
+    /// and with ECANCELED where it was in time.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`](crate::RejectReason).
+    #[doc(alias("io_uring_prep_link_timeout", "IORING_OP_LINK_TIMEOUT"))]
+    pub fn link_timeout(&mut self, limit: Duration) -> Result<Ticket, Rejected<()>> {
+        start_time(self.core, sys::IORING_OP_LINK_TIMEOUT, limit)
+    }
+}
+
+impl<B> Starter for Chain<'_, B> {
+    type Owned = B;
+
+    #[inline]
+    fn start_on_core<T>(
+        &mut self,
+        given: T,
+        start: impl FnOnce(&mut Core<B>, T) -> Result<Ticket, Rejected<T>>,
+    ) -> Result<Ticket, Rejected<T>> {
+        start(self.core, given)
+    }
+}
+
+/// Starts operations with a flag; see [`Ring::drained`] and [`Ring::forced_async`].
+#[derive(Debug)]
+pub struct WithFlags<'ring, B = NoBuffers> {
+    core: &'ring mut Core<B>,
+    flags: u8,
+}
+
+impl<B> Starter for WithFlags<'_, B> {
+    type Owned = B;
+
+    fn start_on_core<T>(
+        &mut self,
+        given: T,
+        start: impl FnOnce(&mut Core<B>, T) -> Result<Ticket, Rejected<T>>,
+    ) -> Result<Ticket, Rejected<T>> {
+        start(Flagged::set(self.core, self.flags).core, given)
+    }
+}
+
+/// A ring whose entries get flags until this is dropped.
+struct Flagged<'ring, B> {
+    core: &'ring mut Core<B>,
+    before: u8,
+}
+
+impl<'ring, B> Flagged<'ring, B> {
+    fn set(core: &'ring mut Core<B>, flags: u8) -> Self {
+        let before = core.extra_flags();
+        core.set_extra_flags(before | flags);
+        Self { core, before }
+    }
+}
+
+impl<B> Drop for Flagged<'_, B> {
+    fn drop(&mut self) {
+        self.core.set_extra_flags(self.before);
+    }
+}

@@ -1,0 +1,209 @@
+//! What comes back from a ring.
+
+use std::os::fd::OwnedFd;
+
+use crate::core::{Core, Next};
+use crate::error::{Error, ErrorKind, Result, check};
+use crate::pool::Buf;
+use crate::queues::Cqe;
+use crate::table::{Finished, Held, NoBuffers, Partial, Ticket};
+
+/// The completions of a ring; see [`crate::Ring::completions`].
+#[derive(Debug)]
+pub struct Completions<'ring, B = NoBuffers> {
+    core: &'ring mut Core<B>,
+}
+
+impl<'ring, B> Completions<'ring, B> {
+    pub(crate) fn new(core: &'ring mut Core<B>) -> Self {
+        Self { core }
+    }
+}
+
+impl<B> Iterator for Completions<'_, B> {
+    type Item = Completion<B>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Completion<B>> {
+        Some(match self.core.next_completion()? {
+            Next::Finished(finished) => Completion::Done(Done::new(finished)),
+            Next::Partial(partial) => Completion::More(More(partial)),
+            Next::Raw(cqe) => Completion::Raw(cqe),
+        })
+    }
+}
+
+/// Something that a ring has to say.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Completion<B = NoBuffers> {
+    /// An operation of the safe interface ended.
+    Done(Done<B>),
+    /// One of several results of an operation that goes on.
+    More(More),
+    /// An entry of the raw interface.
+    Raw(Cqe),
+}
+
+impl<B> Completion<B> {
+    /// The operation of the safe interface, where it ended.
+    #[must_use]
+    pub fn into_done(self) -> Option<Done<B>> {
+        match self {
+            Self::Done(done) => Some(done),
+            _ => None,
+        }
+    }
+}
+
+/// An operation of the safe interface that ended, with what it had taken.
+///
+/// Whatever is not asked for is given up when this is dropped: a lease goes back to its pool, a new descriptor is closed.
+#[derive(Debug)]
+pub struct Done<B = NoBuffers> {
+    ticket: Ticket,
+    result: i32,
+    flags: u32,
+    held: Held<B>,
+    new_descriptor: Option<OwnedFd>,
+}
+
+impl<B> Done<B> {
+    #[inline]
+    pub(crate) fn new(finished: Finished<B>) -> Self {
+        let Finished { ticket, result, flags, held, new_descriptor, .. } = finished;
+        Self { ticket, result, flags, held, new_descriptor }
+    }
+
+    /// Which operation it was.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// How it ended: for a read or write, the bytes transferred, which may be fewer than asked for.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reported.
+    pub fn result(&self) -> Result<u32> {
+        check(self.result, "io_uring operation")
+    }
+
+    /// The kernel's result: a count, or `-errno`. Where it is a descriptor, [`Done::into_fd`] owns it.
+    #[must_use]
+    pub fn raw_result(&self) -> i32 {
+        self.result
+    }
+
+    /// `IORING_CQE_F_*`.
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// The lease that the operation had, if any.
+    #[must_use]
+    pub fn into_buf(self) -> Option<Buf> {
+        match self.held {
+            Held::Lease(buf) => Some(buf),
+            _ => None,
+        }
+    }
+
+    /// The leases of a vectored operation, in their order.
+    #[must_use]
+    pub fn into_bufs(self) -> Vec<Buf> {
+        match self.held {
+            Held::Leases(bufs) => bufs,
+            Held::Lease(buf) => vec![buf],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The buffer that was moved into the operation, if any.
+    #[must_use]
+    pub fn into_owned(self) -> Option<B> {
+        match self.held {
+            Held::Owned(buffer) => Some(buffer),
+            _ => None,
+        }
+    }
+
+    /// The buffers that were moved into a vectored operation, in their order.
+    #[must_use]
+    pub fn into_several(self) -> Vec<B> {
+        match self.held {
+            Held::Several(buffers) => buffers,
+            Held::Owned(buffer) => vec![buffer],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The new descriptor of an operation that makes one.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reported; [`ErrorKind::InvalidInput`] for an operation that makes none.
+    pub fn into_fd(self) -> Result<OwnedFd> {
+        self.result()?;
+        self.new_descriptor.ok_or_else(no_descriptor)
+    }
+
+    /// What `statx` filled in, or was to fill in.
+    #[must_use]
+    pub fn into_status(self) -> Option<Box<libc::statx>> {
+        match self.held {
+            Held::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+}
+
+/// One of several results of an operation that goes on; see [`Completion::More`].
+#[derive(Debug)]
+pub struct More(Partial);
+
+impl More {
+    /// Which operation it is.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        self.0.ticket
+    }
+
+    /// The result.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reported.
+    pub fn result(&self) -> Result<u32> {
+        check(self.0.result, "io_uring operation")
+    }
+
+    /// The kernel's result: a count, or `-errno`. Where it is a descriptor, [`More::into_fd`] owns it.
+    #[must_use]
+    pub fn raw_result(&self) -> i32 {
+        self.0.result
+    }
+
+    /// `IORING_CQE_F_*`.
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        self.0.flags
+    }
+
+    /// The new descriptor of an operation that makes some.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reported; [`ErrorKind::InvalidInput`] for an operation that makes none.
+    pub fn into_fd(self) -> Result<OwnedFd> {
+        self.result()?;
+        self.0.new_descriptor.ok_or_else(no_descriptor)
+    }
+}
+
+#[cold]
+fn no_descriptor() -> Error {
+    Error::new(ErrorKind::InvalidInput, "the operation makes no descriptor")
+}

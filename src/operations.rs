@@ -1,0 +1,1029 @@
+//! The operations of the safe interface, one method each.
+//!
+//! A [`Ring`](crate::Ring), a [`Chain`](crate::Chain) on it, a ring [`with flags`](crate::Ring::drained) and a
+//! `&`[`SharedRing`](crate::SharedRing) start operations in the same way: each has a [`Core`], and this trait the rest.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use liburing_sys as sys;
+
+use crate::address::SocketAddress;
+use crate::core::{Core, Operation, Target};
+use crate::file::FixedFile;
+use crate::parcel::{Parameters, address_of};
+use crate::pool::Buf;
+use crate::rejected::{RejectReason, Rejected};
+use crate::scope::send_flags;
+use crate::stable::StableBuf;
+use crate::table::{Held, Outcome, Ticket};
+
+/// What an operation can be on: a file that is registered on the ring, or a descriptor that the operation keeps open.
+///
+/// Implemented for [`FixedFile`], which costs least, and for `Arc<OwnedFd>`.
+pub trait FileRef: to_target::ToTarget {}
+
+impl FileRef for FixedFile {}
+impl FileRef for Arc<OwnedFd> {}
+
+pub(crate) mod to_target {
+    use super::{Arc, Core, FixedFile, OwnedFd, RejectReason, Target};
+
+    pub trait ToTarget {
+        #[doc(hidden)]
+        fn to_target<B>(&self, core: &Core<B>) -> Result<Target, RejectReason>;
+    }
+
+    impl ToTarget for FixedFile {
+        #[inline]
+        fn to_target<B>(&self, core: &Core<B>) -> Result<Target, RejectReason> {
+            core.index_of(self).map(Target::Fixed).ok_or(RejectReason::ForeignFile)
+        }
+    }
+
+    impl ToTarget for Arc<OwnedFd> {
+        #[inline]
+        fn to_target<B>(&self, _core: &Core<B>) -> Result<Target, RejectReason> {
+            Ok(Target::Shared(Self::clone(self)))
+        }
+    }
+}
+
+pub(crate) mod starter {
+    use super::{Core, Rejected, Ticket};
+
+    /// What operations can be started on.
+    pub trait Starter {
+        /// The type of buffers that can be moved in.
+        type Owned;
+
+        /// Starts an operation that takes `given`; gives it back where that can't be.
+        #[doc(hidden)]
+        fn start_on_core<T>(
+            &mut self,
+            given: T,
+            start: impl FnOnce(&mut Core<Self::Owned>, T) -> Result<Ticket, Rejected<T>>,
+        ) -> Result<Ticket, Rejected<T>>;
+    }
+}
+pub(crate) use starter::Starter;
+
+/// Where the path of an operation begins: `None` is the working directory.
+pub type Directory<'a> = Option<&'a Arc<OwnedFd>>;
+
+fn number_of(directory: Directory<'_>) -> RawFd {
+    directory.map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd)
+}
+
+/// Starts an operation that takes nothing.
+fn start_bare<B>(core: &mut Core<B>, file: &impl FileRef, operation: Operation) -> Result<Ticket, Rejected<()>> {
+    let target = file.to_target(core).map_err(|reason| Rejected::new(reason, ()))?;
+    core.start(target, operation, Held::Nothing).map_err(|(reason, _)| Rejected::new(reason, ()))
+}
+
+/// Starts an operation whose parameters are more than fits into an entry: `fill` puts them into a parcel and completes the
+/// fields, `back` takes out of the parcel what the caller gave, where nothing was started.
+fn start_parcel<B, T>(
+    core: &mut Core<B>,
+    target: Target,
+    operation: Operation,
+    given: T,
+    fill: impl FnOnce(&mut Operation, &mut Parameters<B>, T),
+    back: impl FnOnce(&mut Parameters<B>) -> T,
+) -> Result<Ticket, Rejected<T>> {
+    let mut operation = operation;
+    let mut parcel = core.parcel();
+    fill(&mut operation, parcel.parameters(), given);
+    core.start(target, operation, Held::Parcel(parcel)).map_err(|(reason, held)| {
+        let Held::Parcel(mut parcel) = held else { unreachable!("a rejected operation gives back what it was given") };
+        let given = back(parcel.parameters());
+        parcel.unpack();
+        core.put_away(parcel);
+        Rejected::new(reason, given)
+    })
+}
+
+/// What a parcel with one path gives back.
+fn first_path<B>(parameters: &mut Parameters<B>) -> CString {
+    parameters.paths[0].take().unwrap_or_default()
+}
+
+fn both_paths<B>(parameters: &mut Parameters<B>) -> (CString, CString) {
+    let [first, second] = &mut parameters.paths;
+    (first.take().unwrap_or_default(), second.take().unwrap_or_default())
+}
+
+/// The operations that a ring starts; bring this into scope to start them.
+///
+/// Each takes what the kernel will use, and answers with a [`Ticket`]; the completion of that ticket gives it back. Where
+/// nothing was started, [`Rejected`] says why and gives it back at once. What the kernel makes of an operation, an operation
+/// that it does not know included, is in the completion.
+///
+/// ```
+/// use sysuring::{Operations as _, Ring};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # if sysuring::available().is_err() { return Ok(()) }
+/// let mut ring = Ring::with_entries(8)?;
+/// ring.open(None, c"/proc/self/exe", libc::O_RDONLY, 0)?;
+/// ring.submit_and_wait(1)?;
+/// let done = ring.completions().find_map(|completion| completion.into_done()).expect("waited for");
+/// let file = std::fs::File::from(done.into_fd()?);
+/// assert!(file.metadata()?.len() > 0);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Operations: Starter {
+    // ---- memory of a pool
+
+    /// Reads `length` bytes at `offset` into a lease of a registered pool: the pool and the file are registered on this ring
+    /// ([`Ring::register_pool`](crate::Ring::register_pool), [`Ring::register_file`](crate::Ring::register_file)), and `length` is at most the size of a slot.
+    ///
+    /// Offsets mean nothing to pipes and sockets; `u64::MAX` means the file's own position, as in C.
+    ///
+    /// # Errors
+    ///
+    /// Gives the lease back where nothing was started; see [`RejectReason`].
+    #[doc(alias("io_uring_prep_read_fixed", "IORING_OP_READ_FIXED"))]
+    #[inline]
+    fn read_fixed(&mut self, file: &impl FileRef, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        self.start_on_core(buf, |core, buf| match file.to_target(core) {
+            Ok(target) => core.start_transfer(true, true, target, buf, length, offset),
+            Err(reason) => Err(Rejected::new(reason, buf)),
+        })
+    }
+
+    /// Writes the first `length` bytes of a lease of a registered pool at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_fixed`].
+    #[doc(alias("io_uring_prep_write_fixed", "IORING_OP_WRITE_FIXED"))]
+    #[inline]
+    fn write_fixed(
+        &mut self,
+        file: &impl FileRef,
+        buf: Buf,
+        length: u32,
+        offset: u64,
+    ) -> Result<Ticket, Rejected<Buf>> {
+        self.start_on_core(buf, |core, buf| match file.to_target(core) {
+            Ok(target) => core.start_transfer(false, true, target, buf, length, offset),
+            Err(reason) => Err(Rejected::new(reason, buf)),
+        })
+    }
+
+    /// As [`Operations::read_fixed`], whether the pool is registered or not: the kernel looks up the memory's pages each time, which
+    /// costs more and needs no locked memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_fixed`].
+    #[doc(alias("io_uring_prep_read", "IORING_OP_READ"))]
+    #[inline]
+    fn read(&mut self, file: &impl FileRef, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        self.start_on_core(buf, |core, buf| match file.to_target(core) {
+            Ok(target) => core.start_transfer(true, false, target, buf, length, offset),
+            Err(reason) => Err(Rejected::new(reason, buf)),
+        })
+    }
+
+    /// As [`Operations::write_fixed`], whether the pool is registered or not; see [`Operations::read`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_fixed`].
+    #[doc(alias("io_uring_prep_write", "IORING_OP_WRITE"))]
+    #[inline]
+    fn write(&mut self, file: &impl FileRef, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
+        self.start_on_core(buf, |core, buf| match file.to_target(core) {
+            Ok(target) => core.start_transfer(false, false, target, buf, length, offset),
+            Err(reason) => Err(Rejected::new(reason, buf)),
+        })
+    }
+
+    /// Reads `length` bytes at `offset` into several leases, one after the other, whether their pool is registered or not.
+    /// [`Done::into_bufs`](crate::Done::into_bufs) gives them back.
+    ///
+    /// # Errors
+    ///
+    /// Gives the leases back where nothing was started; see [`RejectReason`]. `TooLong` also for more than 1024 of them.
+    #[doc(alias("io_uring_prep_readv", "IORING_OP_READV"))]
+    fn read_vectored(
+        &mut self,
+        file: &impl FileRef,
+        bufs: Vec<Buf>,
+        length: usize,
+        offset: u64,
+    ) -> Result<Ticket, Rejected<Vec<Buf>>> {
+        self.start_on_core(bufs, |core, bufs| {
+            start_leases(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_READV) }, bufs, length)
+        })
+    }
+
+    /// Writes `length` bytes at `offset` from several leases, one after the other; see [`Operations::read_vectored`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[doc(alias("io_uring_prep_writev", "IORING_OP_WRITEV"))]
+    fn write_vectored(
+        &mut self,
+        file: &impl FileRef,
+        bufs: Vec<Buf>,
+        length: usize,
+        offset: u64,
+    ) -> Result<Ticket, Rejected<Vec<Buf>>> {
+        self.start_on_core(bufs, |core, bufs| {
+            start_leases(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_WRITEV) }, bufs, length)
+        })
+    }
+    // ---- memory of the caller's own type
+
+    /// Reads at `offset` into a buffer that is moved in; [`Done::into_owned`](crate::Done::into_owned) gives it back.
+    ///
+    /// # Errors
+    ///
+    /// Gives the buffer back where nothing was started; see [`RejectReason`].
+    #[doc(alias("io_uring_prep_read", "IORING_OP_READ"))]
+    #[inline]
+    fn read_owned(
+        &mut self,
+        file: &impl FileRef,
+        buffer: Self::Owned,
+        offset: u64,
+    ) -> Result<Ticket, Rejected<Self::Owned>>
+    where
+        Self::Owned: StableBuf,
+    {
+        self.start_on_core(buffer, |core, buffer| {
+            start_owned(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_READ) }, buffer)
+        })
+    }
+
+    /// Writes all of a buffer that is moved in at `offset`; [`Done::into_owned`](crate::Done::into_owned) gives it back.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_owned`].
+    #[doc(alias("io_uring_prep_write", "IORING_OP_WRITE"))]
+    #[inline]
+    fn write_owned(
+        &mut self,
+        file: &impl FileRef,
+        buffer: Self::Owned,
+        offset: u64,
+    ) -> Result<Ticket, Rejected<Self::Owned>>
+    where
+        Self::Owned: StableBuf,
+    {
+        self.start_on_core(buffer, |core, buffer| {
+            start_owned(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_WRITE) }, buffer)
+        })
+    }
+
+    /// Receives into a buffer that is moved in; `flags` are those of `recv(2)`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_owned`].
+    #[doc(alias("io_uring_prep_recv", "IORING_OP_RECV"))]
+    fn recv_owned(
+        &mut self,
+        socket: &impl FileRef,
+        buffer: Self::Owned,
+        flags: i32,
+    ) -> Result<Ticket, Rejected<Self::Owned>>
+    where
+        Self::Owned: StableBuf,
+    {
+        self.start_on_core(buffer, |core, buffer| {
+            let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_RECV) };
+            start_owned(core, socket, operation, buffer)
+        })
+    }
+
+    /// Sends all of a buffer that is moved in; `flags` are those of `send(2)`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_owned`].
+    #[doc(alias("io_uring_prep_send", "IORING_OP_SEND"))]
+    fn send_owned(
+        &mut self,
+        socket: &impl FileRef,
+        buffer: Self::Owned,
+        flags: i32,
+    ) -> Result<Ticket, Rejected<Self::Owned>>
+    where
+        Self::Owned: StableBuf,
+    {
+        self.start_on_core(buffer, |core, buffer| {
+            let operation = Operation { operation_flags: send_flags(flags), ..Operation::new(sys::IORING_OP_SEND) };
+            start_owned(core, socket, operation, buffer)
+        })
+    }
+
+    /// Reads into several buffers that are moved in, one after the other.
+    /// [`Done::into_several`](crate::Done::into_several) gives them back.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_owned`].
+    #[doc(alias("io_uring_prep_readv", "IORING_OP_READV"))]
+    fn read_vectored_owned(
+        &mut self,
+        file: &impl FileRef,
+        buffers: Vec<Self::Owned>,
+        offset: u64,
+    ) -> Result<Ticket, Rejected<Vec<Self::Owned>>>
+    where
+        Self::Owned: StableBuf,
+    {
+        self.start_on_core(buffers, |core, buffers| {
+            start_several(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_READV) }, buffers)
+        })
+    }
+
+    /// Writes several buffers that are moved in, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_owned`].
+    #[doc(alias("io_uring_prep_writev", "IORING_OP_WRITEV"))]
+    fn write_vectored_owned(
+        &mut self,
+        file: &impl FileRef,
+        buffers: Vec<Self::Owned>,
+        offset: u64,
+    ) -> Result<Ticket, Rejected<Vec<Self::Owned>>>
+    where
+        Self::Owned: StableBuf,
+    {
+        self.start_on_core(buffers, |core, buffers| {
+            start_several(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_WRITEV) }, buffers)
+        })
+    }
+
+    // ---- files
+
+    /// Brings a file's data (with `data_only`), or data and metadata, to stable storage.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_fsync", "IORING_OP_FSYNC"))]
+    fn fsync(&mut self, file: &impl FileRef, data_only: bool) -> Result<Ticket, Rejected<()>> {
+        let flags = if data_only { sys::IORING_FSYNC_DATASYNC } else { 0 };
+        let operation = Operation { operation_flags: flags, ..Operation::new(sys::IORING_OP_FSYNC) };
+        self.start_on_core((), |core, ()| start_bare(core, file, operation))
+    }
+
+    /// Starts or waits for the writing of a range of a file; `flags` are those of `sync_file_range(2)`. No substitute for
+    /// [`Operations::fsync`]: neither metadata nor the disk's cache is touched.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_sync_file_range", "IORING_OP_SYNC_FILE_RANGE"))]
+    fn sync_file_range(
+        &mut self,
+        file: &impl FileRef,
+        length: u32,
+        offset: u64,
+        flags: u32,
+    ) -> Result<Ticket, Rejected<()>> {
+        let operation =
+            Operation { length, offset, operation_flags: flags, ..Operation::new(sys::IORING_OP_SYNC_FILE_RANGE) };
+        self.start_on_core((), |core, ()| start_bare(core, file, operation))
+    }
+
+    /// Allocates, punches or zeroes a range of a file; `mode` is that of `fallocate(2)`.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_fallocate", "IORING_OP_FALLOCATE"))]
+    fn fallocate(&mut self, file: &impl FileRef, mode: i32, offset: u64, length: u64) -> Result<Ticket, Rejected<()>> {
+        // The mode is where other operations have their length, and the length where they have their address.
+        let operation =
+            Operation { address: length, length: mode as u32, offset, ..Operation::new(sys::IORING_OP_FALLOCATE) };
+        self.start_on_core((), |core, ()| start_bare(core, file, operation))
+    }
+
+    /// Sets a file's length (since Linux 6.9).
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_ftruncate", "IORING_OP_FTRUNCATE"))]
+    fn ftruncate(&mut self, file: &impl FileRef, length: u64) -> Result<Ticket, Rejected<()>> {
+        let operation = Operation { offset: length, ..Operation::new(opcode::FTRUNCATE) };
+        self.start_on_core((), |core, ()| start_bare(core, file, operation))
+    }
+
+    /// Opens a file; [`Done::into_fd`](crate::Done::into_fd) is the new descriptor. `flags` and `mode` are those of
+    /// `openat(2)`; `O_CLOEXEC` is added.
+    ///
+    /// # Errors
+    ///
+    /// Gives the path back where nothing was started; see [`RejectReason`].
+    #[doc(alias("io_uring_prep_openat", "IORING_OP_OPENAT"))]
+    fn open(
+        &mut self,
+        directory: Directory<'_>,
+        path: impl Into<CString>,
+        flags: i32,
+        mode: u32,
+    ) -> Result<Ticket, Rejected<CString>> {
+        let operation = Operation {
+            length: mode,
+            operation_flags: (flags | libc::O_CLOEXEC) as u32,
+            outcome: Outcome::Descriptor,
+            ..Operation::new(sys::IORING_OP_OPENAT)
+        };
+        self.start_on_core(path.into(), |core, path| start_path(core, directory, operation, path))
+    }
+
+    /// Opens a file as `how` says; see `openat2(2)`. `O_CLOEXEC` is added.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::open`].
+    #[doc(alias("io_uring_prep_openat2", "IORING_OP_OPENAT2"))]
+    fn open_how(
+        &mut self,
+        directory: Directory<'_>,
+        path: impl Into<CString>,
+        how: OpenHow,
+    ) -> Result<Ticket, Rejected<CString>> {
+        self.start_on_core(path.into(), |core, path| {
+            let operation = Operation {
+                length: size_of::<sys::open_how>() as u32,
+                outcome: Outcome::Descriptor,
+                ..Operation::new(sys::IORING_OP_OPENAT2)
+            };
+            start_parcel(
+                core,
+                at(directory),
+                operation,
+                path,
+                |operation, parameters, path| {
+                    parameters.how.flags = how.flags | libc::O_CLOEXEC as u64;
+                    parameters.how.mode = how.mode;
+                    parameters.how.resolve = how.resolve;
+                    operation.offset = address_of(&raw const parameters.how);
+                    operation.address = parameters.set_path(0, path);
+                },
+                first_path,
+            )
+        })
+    }
+
+    /// Closes a descriptor. Where the operation is cancelled before it began, the descriptor is closed with the completion.
+    ///
+    /// # Errors
+    ///
+    /// Gives the descriptor back where nothing was started; see [`RejectReason`].
+    #[doc(alias("io_uring_prep_close", "IORING_OP_CLOSE"))]
+    fn close(&mut self, descriptor: OwnedFd) -> Result<Ticket, Rejected<OwnedFd>> {
+        self.start_on_core(descriptor, |core, descriptor| {
+            let target = Target::Descriptor(descriptor.as_raw_fd());
+            core.start(
+                target,
+                Operation { outcome: Outcome::Close, ..Operation::new(sys::IORING_OP_CLOSE) },
+                Held::Closing(descriptor),
+            )
+            .map_err(|(reason, held)| {
+                let Held::Closing(descriptor) = held else {
+                    unreachable!("a rejected operation gives back what it was given")
+                };
+                Rejected::new(reason, descriptor)
+            })
+        })
+    }
+
+    /// Asks for a file's status; [`Done::into_status`](crate::Done::into_status) gives `status` back, filled in. `flags` and
+    /// `mask` are those of `statx(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Gives both back where nothing was started; see [`RejectReason`].
+    #[doc(alias("io_uring_prep_statx", "IORING_OP_STATX"))]
+    fn statx(
+        &mut self,
+        directory: Directory<'_>,
+        path: impl Into<CString>,
+        flags: i32,
+        mask: u32,
+        status: Box<libc::statx>,
+    ) -> Result<Ticket, Rejected<(CString, Box<libc::statx>)>> {
+        self.start_on_core((path.into(), status), |core, given| {
+            let operation =
+                Operation { length: mask, operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_STATX) };
+            start_parcel(
+                core,
+                at(directory),
+                operation,
+                given,
+                |operation, parameters, (path, status)| {
+                    operation.address = parameters.set_path(0, path);
+                    let status = parameters.status.insert(status);
+                    operation.offset = (&raw mut **status).expose_provenance() as u64;
+                },
+                |parameters| {
+                    let status = parameters.status.take();
+                    (first_path(parameters), status.unwrap_or_else(|| unreachable!("filled in above")))
+                },
+            )
+        })
+    }
+
+    /// Renames a file; `flags` are those of `renameat2(2)` (since Linux 5.11).
+    ///
+    /// # Errors
+    ///
+    /// Gives both paths back where nothing was started; see [`RejectReason`].
+    #[doc(alias("io_uring_prep_renameat", "IORING_OP_RENAMEAT"))]
+    fn rename(
+        &mut self,
+        from: (Directory<'_>, CString),
+        to: (Directory<'_>, CString),
+        flags: u32,
+    ) -> Result<Ticket, Rejected<(CString, CString)>> {
+        let operation = Operation { operation_flags: flags, ..Operation::new(sys::IORING_OP_RENAMEAT) };
+        self.start_on_core((from.1, to.1), |core, paths| start_paths(core, from.0, to.0, operation, paths))
+    }
+
+    /// Makes another name for a file; `flags` are those of `linkat(2)` (since Linux 5.15).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::rename`].
+    #[doc(alias("io_uring_prep_linkat", "IORING_OP_LINKAT"))]
+    fn link(
+        &mut self,
+        file: (Directory<'_>, CString),
+        name: (Directory<'_>, CString),
+        flags: i32,
+    ) -> Result<Ticket, Rejected<(CString, CString)>> {
+        let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_LINKAT) };
+        self.start_on_core((file.1, name.1), |core, paths| start_paths(core, file.0, name.0, operation, paths))
+    }
+
+    /// Makes a symbolic link at `path` to `target` (since Linux 5.15).
+    ///
+    /// # Errors
+    ///
+    /// Gives both back where nothing was started; see [`RejectReason`].
+    #[doc(alias("io_uring_prep_symlinkat", "IORING_OP_SYMLINKAT"))]
+    fn symlink(
+        &mut self,
+        target: impl Into<CString>,
+        directory: Directory<'_>,
+        path: impl Into<CString>,
+    ) -> Result<Ticket, Rejected<(CString, CString)>> {
+        self.start_on_core((target.into(), path.into()), |core, given| {
+            start_parcel(
+                core,
+                at(directory),
+                Operation::new(sys::IORING_OP_SYMLINKAT),
+                given,
+                |operation, parameters, (target, path)| {
+                    operation.address = parameters.set_path(0, target);
+                    operation.offset = parameters.set_path(1, path);
+                },
+                both_paths,
+            )
+        })
+    }
+
+    /// Removes a name; with `AT_REMOVEDIR` in `flags`, a directory (since Linux 5.11). See `unlinkat(2)`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::open`].
+    #[doc(alias("io_uring_prep_unlinkat", "IORING_OP_UNLINKAT"))]
+    fn unlink(
+        &mut self,
+        directory: Directory<'_>,
+        path: impl Into<CString>,
+        flags: i32,
+    ) -> Result<Ticket, Rejected<CString>> {
+        let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_UNLINKAT) };
+        self.start_on_core(path.into(), |core, path| start_path(core, directory, operation, path))
+    }
+
+    /// Makes a directory (since Linux 5.15). See `mkdirat(2)`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::open`].
+    #[doc(alias("io_uring_prep_mkdirat", "IORING_OP_MKDIRAT"))]
+    fn mkdir(
+        &mut self,
+        directory: Directory<'_>,
+        path: impl Into<CString>,
+        mode: u32,
+    ) -> Result<Ticket, Rejected<CString>> {
+        let operation = Operation { length: mode, ..Operation::new(sys::IORING_OP_MKDIRAT) };
+        self.start_on_core(path.into(), |core, path| start_path(core, directory, operation, path))
+    }
+
+    /// Moves up to `length` bytes between two files, one of which is a pipe, without a copy; `None` is the file's own
+    /// position, and what a pipe needs. `flags` are those of `splice(2)`.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_splice", "IORING_OP_SPLICE"))]
+    fn splice(
+        &mut self,
+        from: (&Arc<OwnedFd>, Option<u64>),
+        to: (&impl FileRef, Option<u64>),
+        length: u32,
+        flags: u32,
+    ) -> Result<Ticket, Rejected<()>> {
+        self.start_on_core((), |core, ()| {
+            let target = to.0.to_target(core).map_err(|reason| Rejected::new(reason, ()))?;
+            let operation = Operation {
+                length,
+                offset: to.1.unwrap_or(u64::MAX),
+                address: from.1.unwrap_or(u64::MAX),
+                // Without the flag that makes the input an index of registered files.
+                operation_flags: flags & !sys::SPLICE_F_FD_IN_FIXED,
+                file_index: from.0.as_raw_fd() as u32,
+                ..Operation::new(sys::IORING_OP_SPLICE)
+            };
+            let keep = |_: &mut Operation, parameters: &mut Parameters<_>, ()| {
+                parameters.descriptors[0] = Some(Arc::clone(from.0));
+            };
+            start_parcel(core, target, operation, (), keep, |_| ())
+        })
+    }
+
+    // ---- events and time
+
+    /// Does nothing, and completes.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_nop", "IORING_OP_NOP"))]
+    #[inline]
+    fn nop(&mut self) -> Result<Ticket, Rejected<()>> {
+        self.start_on_core((), |core, ()| {
+            let operation = Operation::new(sys::IORING_OP_NOP);
+            core.start(Target::NONE, operation, Held::Nothing).map_err(|(reason, _)| Rejected::new(reason, ()))
+        })
+    }
+
+    /// Waits until a file is ready for one of `events` (`POLLIN` …); the result is the events that there are.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_poll_add", "IORING_OP_POLL_ADD"))]
+    fn poll(&mut self, file: &impl FileRef, events: u32) -> Result<Ticket, Rejected<()>> {
+        let operation = Operation { operation_flags: poll_mask(events), ..Operation::new(sys::IORING_OP_POLL_ADD) };
+        self.start_on_core((), |core, ()| start_bare(core, file, operation))
+    }
+
+    /// Completes with ETIME ([`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut)) when `time` is over.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_timeout", "IORING_OP_TIMEOUT"))]
+    fn timeout(&mut self, time: Duration) -> Result<Ticket, Rejected<()>> {
+        self.start_on_core((), |core, ()| start_time(core, sys::IORING_OP_TIMEOUT, time))
+    }
+
+    // ---- sockets
+
+    /// Takes a connection; [`Done::into_fd`](crate::Done::into_fd) is its socket. `flags` are those of `accept4(2)`;
+    /// `SOCK_CLOEXEC` is added.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_accept", "IORING_OP_ACCEPT"))]
+    fn accept(&mut self, listener: &impl FileRef, flags: i32) -> Result<Ticket, Rejected<()>> {
+        self.start_on_core((), |core, ()| start_bare(core, listener, accept_operation(flags)))
+    }
+
+    /// Connects a socket.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_connect", "IORING_OP_CONNECT"))]
+    fn connect(&mut self, socket: &impl FileRef, address: &SocketAddress) -> Result<Ticket, Rejected<()>> {
+        self.start_on_core((), |core, ()| start_address(core, socket, sys::IORING_OP_CONNECT, address))
+    }
+
+    /// Gives a socket its own address (since Linux 6.11).
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_bind", "IORING_OP_BIND"))]
+    fn bind(&mut self, socket: &impl FileRef, address: &SocketAddress) -> Result<Ticket, Rejected<()>> {
+        self.start_on_core((), |core, ()| start_address(core, socket, opcode::BIND, address))
+    }
+
+    /// Makes a socket take connections (since Linux 6.11).
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_listen", "IORING_OP_LISTEN"))]
+    fn listen(&mut self, socket: &impl FileRef, backlog: u32) -> Result<Ticket, Rejected<()>> {
+        let operation = Operation { length: backlog, ..Operation::new(opcode::LISTEN) };
+        self.start_on_core((), |core, ()| start_bare(core, socket, operation))
+    }
+
+    /// Makes a socket, as `socket(2)` does (since Linux 5.19); [`Done::into_fd`](crate::Done::into_fd) is the descriptor.
+    /// `SOCK_CLOEXEC` is added.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_socket", "IORING_OP_SOCKET"))]
+    fn socket(&mut self, domain: i32, kind: i32, protocol: i32) -> Result<Ticket, Rejected<()>> {
+        self.start_on_core((), |core, ()| {
+            let operation = Operation {
+                offset: (kind | libc::SOCK_CLOEXEC) as u32 as u64,
+                length: protocol as u32,
+                outcome: Outcome::Descriptor,
+                ..Operation::new(sys::IORING_OP_SOCKET)
+            };
+            core.start(Target::Descriptor(domain), operation, Held::Nothing)
+                .map_err(|(reason, _)| Rejected::new(reason, ()))
+        })
+    }
+
+    /// Ends one or both directions of a connection; `how` is that of `shutdown(2)` (since Linux 5.11).
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_shutdown", "IORING_OP_SHUTDOWN"))]
+    fn shutdown_socket(&mut self, socket: &impl FileRef, how: i32) -> Result<Ticket, Rejected<()>> {
+        let operation = Operation { length: how as u32, ..Operation::new(sys::IORING_OP_SHUTDOWN) };
+        self.start_on_core((), |core, ()| start_bare(core, socket, operation))
+    }
+
+    /// Receives up to `length` bytes into a lease; `flags` are those of `recv(2)`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read`].
+    #[doc(alias("io_uring_prep_recv", "IORING_OP_RECV"))]
+    #[inline]
+    fn recv(&mut self, socket: &impl FileRef, buf: Buf, length: u32, flags: i32) -> Result<Ticket, Rejected<Buf>> {
+        let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_RECV) };
+        self.start_on_core(buf, |core, buf| start_lease(core, socket, operation, buf, length))
+    }
+
+    /// Sends the first `length` bytes of a lease; `flags` are those of `send(2)`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read`].
+    #[doc(alias("io_uring_prep_send", "IORING_OP_SEND"))]
+    #[inline]
+    fn send(&mut self, socket: &impl FileRef, buf: Buf, length: u32, flags: i32) -> Result<Ticket, Rejected<Buf>> {
+        let operation = Operation { operation_flags: send_flags(flags), ..Operation::new(sys::IORING_OP_SEND) };
+        self.start_on_core(buf, |core, buf| start_lease(core, socket, operation, buf, length))
+    }
+
+    /// As [`Operations::send`], without a copy (since Linux 6.0): the lease comes back, with the result, when the network is
+    /// through with its memory, which can be much later.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read`].
+    #[doc(alias("io_uring_prep_send_zc", "IORING_OP_SEND_ZC"))]
+    fn send_zero_copy(
+        &mut self,
+        socket: &impl FileRef,
+        buf: Buf,
+        length: u32,
+        flags: i32,
+    ) -> Result<Ticket, Rejected<Buf>> {
+        let operation = Operation {
+            operation_flags: send_flags(flags),
+            outcome: Outcome::ZeroCopy,
+            ..Operation::new(sys::IORING_OP_SEND_ZC)
+        };
+        self.start_on_core(buf, |core, buf| start_lease(core, socket, operation, buf, length))
+    }
+}
+
+impl<S: Starter + ?Sized> Operations for S {}
+
+/// Operations that liburing 2.3 has no names for: the numbers are the kernel's.
+mod opcode {
+    pub(super) const FTRUNCATE: u32 = 55;
+    pub(super) const BIND: u32 = 56;
+    pub(super) const LISTEN: u32 = 57;
+}
+
+/// How [`Operations::open_how`] opens a file; see `openat2(2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct OpenHow {
+    /// `O_*`.
+    pub flags: u64,
+    /// Of a file that is made.
+    pub mode: u64,
+    /// `RESOLVE_*`.
+    pub resolve: u64,
+}
+
+/// Where a path begins, for operations that have it in the place of the file.
+fn at(directory: Directory<'_>) -> Target {
+    directory.map_or(Target::Descriptor(libc::AT_FDCWD), |directory| Target::Shared(Arc::clone(directory)))
+}
+
+fn start_path<B>(
+    core: &mut Core<B>,
+    directory: Directory<'_>,
+    operation: Operation,
+    path: CString,
+) -> Result<Ticket, Rejected<CString>> {
+    let fill = |operation: &mut Operation, parameters: &mut Parameters<B>, path| {
+        operation.address = parameters.set_path(0, path);
+    };
+    start_parcel(core, at(directory), operation, path, fill, first_path)
+}
+
+/// Two paths, each with its directory: that of the second is where other operations have their length.
+fn start_paths<B>(
+    core: &mut Core<B>,
+    first: Directory<'_>,
+    second: Directory<'_>,
+    mut operation: Operation,
+    paths: (CString, CString),
+) -> Result<Ticket, Rejected<(CString, CString)>> {
+    operation.length = number_of(second) as u32;
+    let second = second.cloned();
+    let fill = |operation: &mut Operation, parameters: &mut Parameters<B>, (from, to)| {
+        operation.address = parameters.set_path(0, from);
+        operation.offset = parameters.set_path(1, to);
+        parameters.descriptors[0] = second;
+    };
+    start_parcel(core, at(first), operation, paths, fill, both_paths)
+}
+
+/// A time, in the slot of the operation.
+pub(crate) fn start_time<B>(core: &mut Core<B>, opcode: u32, time: Duration) -> Result<Ticket, Rejected<()>> {
+    let operation = Operation { length: 1, ..Operation::new(opcode) };
+    let fill = |operation: &mut Operation, parameters: &mut Parameters<B>, ()| {
+        operation.address = parameters.set_time(time);
+    };
+    start_parcel(core, Target::NONE, operation, (), fill, |_| ())
+}
+
+fn start_address<B>(
+    core: &mut Core<B>,
+    socket: &impl FileRef,
+    opcode: u32,
+    address: &SocketAddress,
+) -> Result<Ticket, Rejected<()>> {
+    let target = socket.to_target(core).map_err(|reason| Rejected::new(reason, ()))?;
+    let operation = Operation { offset: address.length.into(), ..Operation::new(opcode) };
+    let fill = |operation: &mut Operation, parameters: &mut Parameters<B>, ()| {
+        parameters.address = address.storage;
+        operation.address = address_of(&raw const parameters.address);
+    };
+    start_parcel(core, target, operation, (), fill, |_| ())
+}
+
+/// A transfer of a lease by its address.
+#[inline]
+fn start_lease<B>(
+    core: &mut Core<B>,
+    file: &impl FileRef,
+    mut operation: Operation,
+    buf: Buf,
+    length: u32,
+) -> Result<Ticket, Rejected<Buf>> {
+    if length as usize > buf.len() {
+        return Err(Rejected::new(RejectReason::TooLong, buf));
+    }
+    let target = match file.to_target(core) {
+        Ok(target) => target,
+        Err(reason) => return Err(Rejected::new(reason, buf)),
+    };
+    operation.address = address_of(buf.address());
+    operation.length = length;
+    core.start(target, operation, Held::Lease(buf)).map_err(|(reason, held)| {
+        let Held::Lease(buf) = held else { unreachable!("a rejected operation gives back what it was given") };
+        Rejected::new(reason, buf)
+    })
+}
+
+/// A vectored transfer of leases: `length` bytes, over as many of them as that needs.
+fn start_leases<B>(
+    core: &mut Core<B>,
+    file: &impl FileRef,
+    operation: Operation,
+    bufs: Vec<Buf>,
+    length: usize,
+) -> Result<Ticket, Rejected<Vec<Buf>>> {
+    if bufs.len() > libc::UIO_MAXIOV as usize || length > bufs.iter().map(|buf| buf.len()).sum() {
+        return Err(Rejected::new(RejectReason::TooLong, bufs));
+    }
+    let target = match file.to_target(core) {
+        Ok(target) => target,
+        Err(reason) => return Err(Rejected::new(reason, bufs)),
+    };
+    let fill = |operation: &mut Operation, parameters: &mut Parameters<B>, bufs: Vec<Buf>| {
+        let mut left = length;
+        for buf in &bufs {
+            let part = buf.len().min(left);
+            parameters.iovecs.push(libc::iovec { iov_base: buf.address().cast(), iov_len: part });
+            left -= part;
+        }
+        operation.length = bufs.len() as u32;
+        operation.address = address_of(parameters.iovecs.as_ptr());
+        parameters.leases = bufs;
+    };
+    start_parcel(core, target, operation, bufs, fill, |parameters| std::mem::take(&mut parameters.leases))
+}
+
+/// A transfer of a buffer that is moved in. Its address is asked for when it is where it stays.
+#[inline]
+fn start_owned<B: StableBuf>(
+    core: &mut Core<B>,
+    file: &impl FileRef,
+    operation: Operation,
+    buffer: B,
+) -> Result<Ticket, Rejected<B>> {
+    let target = match file.to_target(core) {
+        Ok(target) => target,
+        Err(reason) => return Err(Rejected::new(reason, buffer)),
+    };
+    let started = core.start_with(target, operation, Held::Owned(buffer), |operation, held| {
+        if let Held::Owned(buffer) = held {
+            let (start, length) = buffer.memory();
+            operation.address = start.as_ptr().expose_provenance() as u64;
+            // The kernel transfers less than that at once.
+            operation.length = u32::try_from(length).unwrap_or(u32::MAX);
+        }
+    });
+    started.map_err(|(reason, held)| {
+        let Held::Owned(buffer) = held else { unreachable!("a rejected operation gives back what it was given") };
+        Rejected::new(reason, buffer)
+    })
+}
+
+fn start_several<B: StableBuf>(
+    core: &mut Core<B>,
+    file: &impl FileRef,
+    operation: Operation,
+    buffers: Vec<B>,
+) -> Result<Ticket, Rejected<Vec<B>>> {
+    if buffers.len() > libc::UIO_MAXIOV as usize {
+        return Err(Rejected::new(RejectReason::TooLong, buffers));
+    }
+    let target = match file.to_target(core) {
+        Ok(target) => target,
+        Err(reason) => return Err(Rejected::new(reason, buffers)),
+    };
+    let mut parcel = core.parcel();
+    parcel.parameters().several = buffers;
+    let started = core.start_with(target, operation, Held::Parcel(parcel), |operation, held| {
+        if let Held::Parcel(parcel) = held {
+            let parameters = parcel.parameters();
+            for buffer in &mut parameters.several {
+                let (start, length) = buffer.memory();
+                parameters.iovecs.push(libc::iovec { iov_base: start.as_ptr().cast(), iov_len: length });
+            }
+            operation.length = parameters.iovecs.len() as u32;
+            operation.address = address_of(parameters.iovecs.as_ptr());
+        }
+    });
+    started.map_err(|(reason, held)| {
+        let Held::Parcel(mut parcel) = held else { unreachable!("a rejected operation gives back what it was given") };
+        let buffers = std::mem::take(&mut parcel.parameters().several);
+        core.put_away(parcel);
+        Rejected::new(reason, buffers)
+    })
+}
+
+pub(crate) fn accept_operation(flags: i32) -> Operation {
+    Operation {
+        operation_flags: (flags | libc::SOCK_CLOEXEC) as u32,
+        outcome: Outcome::Descriptor,
+        ..Operation::new(sys::IORING_OP_ACCEPT)
+    }
+}
+
+/// The kernel reads the mask of events as two halves of 16 bits, in its own order.
+pub(crate) fn poll_mask(events: u32) -> u32 {
+    if cfg!(target_endian = "big") { events.rotate_left(16) } else { events }
+}

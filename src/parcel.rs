@@ -1,0 +1,112 @@
+//! What an operation needs beside one buffer: several buffers, paths, a time, an address.
+//!
+//! The kernel reads and writes a parcel by its address while the operation is in flight; it is in the table of operations
+//! then, and nobody looks inside. A ring keeps the parcels of operations that ended for later ones, so that none is
+//! allocated once as many were in flight as ever will be.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Duration;
+
+use liburing_sys as sys;
+
+use crate::pool::Buf;
+use crate::table::Held;
+
+/// A box of [`Parameters`] that may be moved while the kernel has its address.
+pub(crate) struct Parcel<B>(NonNull<Parameters<B>>);
+
+/// What is in a parcel. Each operation uses some of it.
+pub(crate) struct Parameters<B> {
+    pub(crate) time: sys::__kernel_timespec,
+    pub(crate) how: sys::open_how,
+    pub(crate) address: libc::sockaddr_storage,
+    pub(crate) status: Option<Box<libc::statx>>,
+    pub(crate) paths: [Option<CString>; 2],
+    pub(crate) descriptors: [Option<Arc<OwnedFd>>; 2],
+    pub(crate) iovecs: Vec<libc::iovec>,
+    pub(crate) leases: Vec<Buf>,
+    pub(crate) several: Vec<B>,
+}
+
+impl<B> Parcel<B> {
+    pub(crate) fn new() -> Self {
+        // SAFETY: plain C structures, for which all zeroes is a value.
+        let (time, how, address) = unsafe { std::mem::zeroed() };
+        let parameters = Parameters {
+            time,
+            how,
+            address,
+            status: None,
+            paths: [None, None],
+            descriptors: [None, None],
+            iovecs: Vec::new(),
+            leases: Vec::new(),
+            several: Vec::new(),
+        };
+        Self(NonNull::from(Box::leak(Box::new(parameters))))
+    }
+
+    /// What is inside. Nobody has it while the kernel may use it: the parcel is in the table then.
+    pub(crate) fn parameters(&mut self) -> &mut Parameters<B> {
+        // SAFETY: allocated in `new`, and borrowed as `self` is.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// Moves out what the operation's owner gets back, and empties the rest.
+    pub(crate) fn unpack(&mut self) -> Held<B> {
+        let parameters = self.parameters();
+        parameters.paths = [None, None];
+        parameters.descriptors = [None, None];
+        parameters.iovecs.clear();
+        if let Some(status) = parameters.status.take() {
+            return Held::Status(status);
+        }
+        if !parameters.several.is_empty() {
+            return Held::Several(std::mem::take(&mut parameters.several));
+        }
+        match std::mem::take(&mut parameters.leases) {
+            leases if leases.is_empty() => Held::Nothing,
+            leases => Held::Leases(leases),
+        }
+    }
+}
+
+impl<B> Parameters<B> {
+    /// Sets the time, and gives its address.
+    pub(crate) fn set_time(&mut self, time: Duration) -> u64 {
+        self.time.tv_sec = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        self.time.tv_nsec = time.subsec_nanos().into();
+        address_of(&raw const self.time)
+    }
+
+    /// Keeps a path, and gives its address.
+    pub(crate) fn set_path(&mut self, index: usize, path: CString) -> u64 {
+        address_of(self.paths[index].insert(path).as_ptr())
+    }
+}
+
+/// An address as the kernel takes it.
+#[inline]
+pub(crate) fn address_of<T>(pointer: *const T) -> u64 {
+    pointer.expose_provenance() as u64
+}
+
+impl<B> Drop for Parcel<B> {
+    fn drop(&mut self) {
+        // SAFETY: leaked in `new`, and the kernel is through with it: one that it may still use is forgotten, not dropped.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl<B> std::fmt::Debug for Parcel<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parcel").finish_non_exhaustive()
+    }
+}
+
+// SAFETY: as a box of its contents, of which only the buffers could belong to a thread; the addresses in it are of what the
+// parcel itself owns.
+unsafe impl<B: Send> Send for Parcel<B> {}

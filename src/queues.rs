@@ -1,0 +1,434 @@
+//! The two queues of a ring, and the calls that submit and wait: liburing's ring without what it holds.
+//!
+//! There is no head or tail beside the ring's own: the tail of the submission queue moves when an entry is complete, never
+//! before, so that an abandoned entry is never executed; a completion is copied out, and then the head of its queue is
+//! published, so that C code on the same ring sees what we see.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use liburing_sys as sys;
+
+use crate::Unavailable;
+use crate::error::{Error, Result, check};
+use crate::fork::ForkMark;
+use crate::rejected::RejectReason;
+use crate::table::is_raw;
+
+/// A completion queue entry, copied out of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cqe {
+    user_data: u64,
+    result: i32,
+    flags: u32,
+}
+
+impl Cqe {
+    /// What the entry was given by [`Queued::set_data64`](crate::Queued::set_data64).
+    #[doc(alias = "io_uring_cqe_get_data64")]
+    #[must_use]
+    pub fn user_data(&self) -> u64 {
+        self.user_data
+    }
+
+    /// The kernel's result: for most operations a count, or `-errno`.
+    #[must_use]
+    pub fn raw_result(&self) -> i32 {
+        self.result
+    }
+
+    /// The result, with `-errno` as an error.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reported.
+    pub fn result(&self) -> Result<u32> {
+        check(self.result, "io_uring operation")
+    }
+
+    /// `IORING_CQE_F_*`.
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        self.flags
+    }
+}
+
+/// liburing's ring.
+pub(crate) struct Queues {
+    /// On the heap, never moved: liburing and the caller's C code may keep its address.
+    ring: NonNull<sys::io_uring>,
+    mark: ForkMark,
+    /// Completions were lost; nothing that this ring says can be believed.
+    poisoned: bool,
+    /// Raw entries whose final CQE is due. They use up the completion queue too.
+    raw_in_flight: u32,
+    cq_entries: u32,
+    sq_polling: bool,
+    /// log2 of the size of an SQE in units of 64 bytes.
+    sqe_shift: u32,
+    cqe_shift: u32,
+    features: u32,
+    /// What the descriptor is of, by device and inode: in the child of a fork it may be of another file by then.
+    identity: Option<(u64, u64)>,
+}
+
+impl Queues {
+    /// Sets up a ring; `Err` carries the errno of `io_uring_queue_init_params` where that is what failed.
+    pub(crate) fn new(entries: u32, params: &mut sys::io_uring_params) -> Result<Self, SetupError> {
+        sys::load().map_err(|error| SetupError::Unavailable(Unavailable::from_load(&error)))?;
+        let mark = ForkMark::current().map_err(|error| {
+            let error = Error::from_io(error, "map a page that a fork wipes");
+            SetupError::Unavailable(Unavailable::other(&error))
+        })?;
+        // SAFETY: all zeroes is a value of this C structure.
+        let ring = Box::new(unsafe { std::mem::zeroed::<sys::io_uring>() });
+        let ring = NonNull::from(Box::leak(ring));
+        // SAFETY: both pointers are to live values that nobody else uses; the ring stays at its address until `drop`.
+        let returned = unsafe { sys::io_uring_queue_init_params(entries, ring.as_ptr(), params) };
+        if returned < 0 {
+            // SAFETY: leaked above, and liburing keeps nothing of a ring that it failed to set up.
+            drop(unsafe { Box::from_raw(ring.as_ptr()) });
+            return Err(SetupError::Errno(-returned));
+        }
+        // SAFETY: set up above.
+        let (sq_entries, flags) = unsafe { ((*ring.as_ptr()).sq.ring_entries, (*ring.as_ptr()).flags) };
+        let mut queues = Self {
+            ring,
+            mark,
+            poisoned: false,
+            raw_in_flight: 0,
+            cq_entries: params.cq_entries,
+            sq_polling: flags & sys::IORING_SETUP_SQPOLL != 0,
+            sqe_shift: u32::from(flags & sys::IORING_SETUP_SQE128 != 0),
+            cqe_shift: u32::from(flags & sys::IORING_SETUP_CQE32 != 0),
+            features: params.features,
+            identity: None,
+        };
+        queues.identity = identity(queues.descriptor());
+        if sq_entries == 0 {
+            // A library older than 2.3 does not fill this field, and get_sqe would say "full" for ever.
+            return Err(SetupError::Unavailable(Unavailable::library_too_old()));
+        }
+        Ok(queues)
+    }
+
+    #[inline]
+    pub(crate) fn raw(&self) -> *mut sys::io_uring {
+        self.ring.as_ptr()
+    }
+
+    /// Raw entries whose final CQE is due.
+    #[inline]
+    pub(crate) fn raw_in_flight(&self) -> u32 {
+        self.raw_in_flight
+    }
+
+    pub(crate) fn features(&self) -> u32 {
+        self.features
+    }
+
+    pub(crate) fn flags(&self) -> u32 {
+        // SAFETY: the ring is set up; `flags` is a plain field that only setup writes.
+        unsafe { (*self.raw()).flags }
+    }
+
+    pub(crate) fn cq_entries(&self) -> u32 {
+        self.cq_entries
+    }
+
+    pub(crate) fn sq_entries(&self) -> u32 {
+        // SAFETY: the ring is set up; `ring_entries` is a plain field.
+        unsafe { (*self.raw()).sq.ring_entries }
+    }
+
+    /// The descriptor that waiting outside of a lock enters.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        // SAFETY: the ring is set up; `ring_fd` is a plain field.
+        unsafe { (*self.raw()).ring_fd }
+    }
+
+    pub(crate) fn mark(&self) -> ForkMark {
+        self.mark
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// Refuses a ring of the parent process, and one that lost completions.
+    #[inline]
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        if self.mark.is_alive() && !self.poisoned { Ok(()) } else { Err(self.why_unusable().into()) }
+    }
+
+    #[cold]
+    fn why_unusable(&self) -> RejectReason {
+        if self.mark.is_alive() { RejectReason::Poisoned } else { RejectReason::Forked }
+    }
+
+    // ---- submission queue
+
+    /// The entry at the tail, zeroed; `None` where the queue is full. The tail stays where it is until [`Queues::commit`].
+    #[inline]
+    pub(crate) fn reserve(&mut self) -> Option<NonNull<sys::io_uring_sqe>> {
+        self.reserve_ahead(0)
+    }
+
+    /// As [`Queues::reserve`], `ahead` entries behind the tail.
+    #[inline]
+    pub(crate) fn reserve_ahead(&mut self, ahead: u32) -> Option<NonNull<sys::io_uring_sqe>> {
+        if self.check_usable().is_err() {
+            return None;
+        }
+        // SAFETY: the ring is set up; `sq` is only used by us, and the kernel shares nothing of it but what the pointers
+        // point to.
+        let sq = unsafe { &mut (*self.raw()).sq };
+        // SAFETY: `khead` points into the mapped ring, which lives as long as the ring; the kernel writes it atomically.
+        let head = unsafe { AtomicU32::from_ptr(sq.khead) }.load(Ordering::Acquire);
+        let at = sq.sqe_tail.wrapping_add(ahead);
+        if at.wrapping_sub(head) >= sq.ring_entries {
+            return None;
+        }
+        let index = ((at & sq.ring_mask) as usize) << self.sqe_shift;
+        // SAFETY: masked to the array, whose entries are twice as large where `sqe_shift` says so.
+        let sqe = unsafe { sq.sqes.add(index) };
+        // SAFETY: the kernel consumed this entry (the head is past it) and reads it again only after the tail moved.
+        unsafe { ptr::write_bytes(sqe, 0, 1 << self.sqe_shift) };
+        if cfg!(sysuring_break = "r6_tail") {
+            self.commit();
+        }
+        NonNull::new(sqe)
+    }
+
+    /// Moves the tail over the entry that [`Queues::reserve`] gave, which is complete now.
+    #[inline]
+    pub(crate) fn commit(&mut self) {
+        self.commit_all(1);
+    }
+
+    /// Moves the tail over `count` entries, which are complete now.
+    #[inline]
+    pub(crate) fn commit_all(&mut self, count: u32) {
+        // SAFETY: the ring is set up; the tail is liburing's own and not shared with the kernel until a submit.
+        let tail = unsafe { &mut (*self.raw()).sq.sqe_tail };
+        *tail = tail.wrapping_add(count);
+    }
+
+    /// Clears flags of the entry `ahead` behind the tail, which is not published yet.
+    pub(crate) fn clear_flags_ahead(&mut self, ahead: u32, flags: u8) {
+        if let Some(mut sqe) = self.unpublished(ahead) {
+            // SAFETY: an entry of ours that the kernel does not read before the tail moved over it.
+            unsafe { sqe.as_mut() }.flags &= !flags;
+        }
+    }
+
+    /// The `user_data` of the entry `ahead` behind the tail, which is not published yet.
+    pub(crate) fn user_data_ahead(&mut self, ahead: u32) -> Option<u64> {
+        // SAFETY: as for `clear_flags_ahead`.
+        self.unpublished(ahead).map(|sqe| unsafe { sqe.as_ref() }.user_data)
+    }
+
+    fn unpublished(&mut self, ahead: u32) -> Option<NonNull<sys::io_uring_sqe>> {
+        // SAFETY: the ring is set up; `sq` is only used by us.
+        let sq = unsafe { &(*self.raw()).sq };
+        let index = ((sq.sqe_tail.wrapping_add(ahead) & sq.ring_mask) as usize) << self.sqe_shift;
+        // SAFETY: masked to the array, whose entries are twice as large where `sqe_shift` says so.
+        NonNull::new(unsafe { sq.sqes.add(index) })
+    }
+
+    /// As [`Queues::commit`], for an entry of the raw interface.
+    #[inline]
+    pub(crate) fn commit_raw(&mut self) {
+        self.raw_in_flight = self.raw_in_flight.saturating_add(1);
+        self.commit();
+    }
+
+    /// A raw entry will post no CQE where it succeeds.
+    pub(crate) fn forget_raw(&mut self) {
+        self.raw_in_flight = self.raw_in_flight.saturating_sub(1);
+    }
+
+    /// Why there is no room for an entry.
+    #[cold]
+    pub(crate) fn why_not(&self) -> RejectReason {
+        if self.check_usable().is_ok() { RejectReason::QueueFull } else { self.why_unusable() }
+    }
+
+    /// Submits what is in the queue and waits until `wait` completions are there.
+    #[inline]
+    pub(crate) fn submit_and_wait(&mut self, wait: u32) -> Result<u32> {
+        // SAFETY: the ring is set up and ours; every entry in the queue is either of the safe interface, whose memory the
+        // table owns, or of the raw one, whose caller vouched for it.
+        let returned = unsafe {
+            match wait {
+                0 => sys::io_uring_submit(self.raw()),
+                _ => sys::io_uring_submit_and_wait(self.raw(), wait),
+            }
+        };
+        self.entered(returned)
+    }
+
+    /// As [`Queues::submit_and_wait`] with at least one to wait for, for `limit` at most. It is no error when the time passes.
+    pub(crate) fn submit_and_wait_timeout(&mut self, wait: u32, limit: Duration) -> Result<u32> {
+        let mut time = sys::__kernel_timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
+        };
+        let mut cqe = ptr::null_mut();
+        // SAFETY: as for `submit_and_wait`; the time is read during the call, or (before Linux 5.11) by the submission
+        // that the call makes.
+        let returned = unsafe {
+            sys::io_uring_submit_and_wait_timeout(self.raw(), &raw mut cqe, wait, &raw mut time, ptr::null_mut())
+        };
+        if returned == -libc::ETIME { Ok(0) } else { self.entered(returned) }
+    }
+
+    /// Lets the kernel post completions that it holds back until somebody enters.
+    pub(crate) fn flush_completions(&mut self) -> Result<()> {
+        self.check_usable()?;
+        // SAFETY: the ring is set up and ours.
+        let kernel_flags = unsafe { AtomicU32::from_ptr((*self.raw()).sq.kflags) }.load(Ordering::Relaxed);
+        let held_back = sys::IORING_SQ_CQ_OVERFLOW | sys::IORING_SQ_TASKRUN;
+        if kernel_flags & held_back == 0 {
+            return Ok(());
+        }
+        // SAFETY: as above.
+        let returned = unsafe { sys::io_uring_get_events(self.raw()) };
+        self.entered(returned).map(|_| ())
+    }
+
+    #[inline]
+    fn entered(&mut self, returned: libc::c_int) -> Result<u32> {
+        if returned == -libc::EBADR {
+            // Completions were lost: what is in flight will never be heard of again.
+            self.poisoned = true;
+            return Err(self.why_unusable().into());
+        }
+        check(returned, "submit to the ring")
+    }
+
+    /// Takes everything out of the submission queue that the kernel has not consumed, and tells `withdrawn` the `user_data`
+    /// of each entry of the safe interface. With SQPOLL a kernel thread reads the queue on its own, so that only what was
+    /// not published to it is taken back.
+    pub(crate) fn withdraw_unsubmitted(&mut self, mut withdrawn: impl FnMut(u64)) {
+        if self.check_usable().is_err() {
+            return;
+        }
+        // SAFETY: the ring is set up and ours.
+        let sq = unsafe { &mut (*self.raw()).sq };
+        // SAFETY: both point into the mapped ring. Without SQPOLL the kernel reads the queue during `io_uring_enter` with
+        // entries to submit only, and only who has this `&mut self` makes such a call; with it, up to the shared tail.
+        let (head, shared_tail) = unsafe { (AtomicU32::from_ptr(sq.khead), AtomicU32::from_ptr(sq.ktail)) };
+        let head = if self.sq_polling { shared_tail } else { head }.load(Ordering::Acquire);
+        let mut at = head;
+        while at != sq.sqe_tail {
+            let index = ((at & sq.ring_mask) as usize) << self.sqe_shift;
+            // SAFETY: masked to the array; the entry is complete, since only complete entries are behind the tail.
+            let user_data = unsafe { (*sq.sqes.add(index)).user_data };
+            if is_raw(user_data) {
+                self.raw_in_flight = self.raw_in_flight.saturating_sub(1);
+            } else {
+                withdrawn(user_data);
+            }
+            at = at.wrapping_add(1);
+        }
+        sq.sqe_tail = head;
+        sq.sqe_head = head;
+        if !self.sq_polling {
+            shared_tail.store(head, Ordering::Release);
+        }
+    }
+
+    // ---- completion queue
+
+    /// Copies the CQE at the head, then publishes the head: C code on the same ring sees what we see.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Cqe> {
+        // SAFETY: the ring is set up; `cq` is only used by us.
+        let cq = unsafe { &(*self.raw()).cq };
+        // SAFETY: both point into the mapped ring; the kernel writes the tail, we the head.
+        let (head, tail) = unsafe { (AtomicU32::from_ptr(cq.khead), AtomicU32::from_ptr(cq.ktail)) };
+        let at = head.load(Ordering::Relaxed);
+        if at == tail.load(Ordering::Acquire) {
+            return None;
+        }
+        let index = ((at & cq.ring_mask) as usize) << self.cqe_shift;
+        // SAFETY: masked to the array, whose entries are twice as large where `cqe_shift` says so; the kernel wrote this one
+        // before it published the tail, and writes it again only after the head passed it.
+        let cqe = unsafe { &*cq.cqes.add(index) };
+        let cqe = Cqe { user_data: cqe.user_data, result: cqe.res, flags: cqe.flags };
+        head.store(at.wrapping_add(1), Ordering::Release);
+        Some(cqe)
+    }
+
+    /// Accounts for a CQE of the raw interface.
+    #[inline]
+    pub(crate) fn count_raw(&mut self, cqe: &Cqe) {
+        if cqe.flags & sys::IORING_CQE_F_MORE == 0 {
+            self.raw_in_flight = self.raw_in_flight.saturating_sub(1);
+        }
+    }
+}
+
+impl std::fmt::Debug for Queues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queues")
+            .field("sq_entries", &self.sq_entries())
+            .field("cq_entries", &self.cq_entries)
+            .field("flags", &format_args!("{:#x}", self.flags()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Queues {
+    fn drop(&mut self) {
+        if !self.mark.is_alive() {
+            // The mappings stay: they are the parent's as well, and unmapping the child's view would help nobody.
+            if self.identity.is_some() && identity(self.descriptor()) == self.identity {
+                // SAFETY: it is still the ring: this copy of the descriptor came with the fork, and nobody else closes it.
+                unsafe { libc::close(self.descriptor()) };
+            }
+            return;
+        }
+        // SAFETY: the ring is set up, and this is its end. Closing it is no barrier: the table of operations, which is dropped
+        // after this, gives nothing back that an operation may still use.
+        unsafe { sys::io_uring_queue_exit(self.raw()) };
+        // SAFETY: leaked in `new`; liburing is through with it.
+        drop(unsafe { Box::from_raw(self.raw()) });
+    }
+}
+
+/// Why a ring could not be set up.
+#[derive(Debug)]
+pub(crate) enum SetupError {
+    Unavailable(Unavailable),
+    Errno(i32),
+}
+
+/// What a descriptor is of, by device and inode.
+fn identity(descriptor: RawFd) -> Option<(u64, u64)> {
+    let mut status = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the kernel fills `status`, which is as large as it expects.
+    let returned = unsafe { libc::fstat(descriptor, status.as_mut_ptr()) };
+    // SAFETY: all zeroes is a value of this plain structure; the kernel wrote over it at most.
+    let status = unsafe { status.assume_init() };
+    (returned == 0).then_some((status.st_dev, status.st_ino))
+}
+
+/// Whether the same call may be made again.
+pub(crate) fn is_passing(error: &Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
+}
+
+/// What the kernel says of `io_uring_enter` on a ring that somebody else holds the lock of: waits for one completion.
+///
+/// No memory of ours is involved, so that this is safe at any time with any descriptor.
+pub(crate) fn wait_for_one(descriptor: RawFd) -> io::Result<()> {
+    // SAFETY: nothing is submitted and no signal mask is given.
+    let returned =
+        unsafe { sys::io_uring_enter(descriptor as u32, 0, 1, sys::IORING_ENTER_GETEVENTS, ptr::null_mut()) };
+    if returned < 0 { Err(io::Error::from_raw_os_error(-returned)) } else { Ok(()) }
+}

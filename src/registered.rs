@@ -1,0 +1,320 @@
+//! What a ring has registered with the kernel: files and pools, or the caller's own buffers.
+//!
+//! A pool is registered in chunks that no slot straddles. Where the kernel has a table that can be filled entry by entry
+//! (since Linux 5.19) pools come and go; before, one pool is the whole table. Nothing is taken out of the tables while
+//! operations are in flight that may use it: before Linux 6.13 that can wait for them, and on 6.1 for ever.
+
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+use std::sync::{Arc, Weak};
+
+use liburing_sys as sys;
+
+use crate::error::{Error, ErrorKind, Result, check};
+use crate::file::{FileTable, FixedFile};
+use crate::pool::{Pool, PoolMemory};
+use crate::queues::Queues;
+use crate::table::NO_FILE;
+
+/// Entries of the table of registered buffers, where the kernel can fill them one by one.
+const BUFFERS: u32 = 256;
+
+/// What the kernel takes at most.
+const MOST_FILES: u32 = 1 << 20;
+
+/// The iovec that empties an entry of the buffer table.
+const EMPTY: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+
+/// A pool, and the index of its first chunk among the registered buffers.
+struct RegisteredPool {
+    memory: Arc<PoolMemory>,
+    /// Dead when nobody has the pool any more.
+    handles: Weak<()>,
+    first: u32,
+    chunks: u32,
+}
+
+impl RegisteredPool {
+    fn new(pool: &Pool, first: u32) -> Self {
+        Self {
+            memory: Arc::clone(&pool.memory),
+            handles: Arc::downgrade(&pool.handles),
+            first,
+            chunks: pool.memory.chunk_count(),
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        self.handles.strong_count() == 0 && self.memory.is_idle()
+    }
+}
+
+/// How pools can be registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BufferTable {
+    /// Not tried yet.
+    None,
+    /// An empty table was registered; pools come and go (since Linux 5.19).
+    Sparse,
+    /// One pool was registered as the whole table.
+    Whole,
+    /// The caller's own buffers, through the raw interface.
+    Raw,
+}
+
+/// The tables of one ring. Every method is called with that ring's queues.
+pub(crate) struct Registered {
+    files: Option<Arc<FileTable>>,
+    file_slots: u32,
+    pools: Vec<RegisteredPool>,
+    buffers: BufferTable,
+}
+
+impl Registered {
+    /// Nothing yet; `file_slots` is how many files there will be room for.
+    pub(crate) fn new(file_slots: u32) -> Self {
+        Self { files: None, file_slots, pools: Vec::new(), buffers: BufferTable::None }
+    }
+
+    // ---- registered files
+
+    /// The index of a file of this ring.
+    #[inline]
+    pub(crate) fn index_of(&self, file: &FixedFile) -> Option<u32> {
+        self.files.as_ref().and_then(|files| file.index_in(files))
+    }
+
+    /// An operation on a file of the table was started.
+    #[inline]
+    pub(crate) fn begin(&self, file: u32) {
+        if let (true, Some(files)) = (file != NO_FILE, &self.files) {
+            files.begin(file);
+        }
+    }
+
+    /// The last completion of an operation on a file of the table was taken.
+    #[inline]
+    pub(crate) fn end(&self, file: u32) {
+        if let (true, Some(files)) = (file != NO_FILE, &self.files) {
+            files.end(file);
+        }
+    }
+
+    pub(crate) fn register_file(&mut self, queues: &mut Queues, file: BorrowedFd<'_>) -> Result<FixedFile> {
+        queues.check_usable()?;
+        let files = match &self.files {
+            Some(files) => Arc::clone(files),
+            None => self.make_file_table(queues)?,
+        };
+        self.release_files(queues);
+        let Some(index) = files.claim() else {
+            let message = format!("all {} registered files of the ring are taken; drop one", self.file_slots);
+            return Err(Error::new(ErrorKind::Full, message));
+        };
+        let registered = Self::update_file(queues, index, file.as_raw_fd());
+        if registered.is_err() {
+            files.free(index);
+        }
+        registered.map(|()| FixedFile::new(files, index))
+    }
+
+    fn make_file_table(&mut self, queues: &mut Queues) -> Result<Arc<FileTable>> {
+        if !(1..=MOST_FILES).contains(&self.file_slots) {
+            let message = format!("a table of {} files; RingBuilder::files takes 1 to {MOST_FILES}", self.file_slots);
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        let empty = vec![-1; self.file_slots as usize];
+        // SAFETY: the ring is set up and ours; the array is read during the call.
+        let returned = unsafe { sys::io_uring_register_files(queues.raw(), empty.as_ptr(), self.file_slots) };
+        check(returned, &format!("register a table of {} files (RingBuilder::files)", self.file_slots))?;
+        let files = Arc::new(FileTable::new(self.file_slots));
+        self.files = Some(Arc::clone(&files));
+        Ok(files)
+    }
+
+    fn update_file(queues: &mut Queues, index: u32, descriptor: RawFd) -> Result<()> {
+        // SAFETY: the ring is set up and ours; the one descriptor is read during the call.
+        let returned = unsafe { sys::io_uring_register_files_update(queues.raw(), index, &raw const descriptor, 1) };
+        check(returned, "register a file").map(|_| ())
+    }
+
+    /// Frees the entries whose [`FixedFile`] is gone and that no operation uses.
+    #[inline]
+    pub(crate) fn release_files(&mut self, queues: &mut Queues) {
+        if self.files.as_ref().is_some_and(|files| files.has_released()) {
+            self.sweep_files(queues);
+        }
+    }
+
+    #[cold]
+    fn sweep_files(&mut self, queues: &mut Queues) {
+        let Some(files) = self.files.clone() else { return };
+        files.sweep(|index| {
+            // Where that fails the file stays open until the next attempt.
+            Self::update_file(queues, index, -1).is_ok()
+        });
+    }
+
+    // ---- registered buffers
+
+    /// The registered buffer that holds a chunk of a pool.
+    #[inline]
+    pub(crate) fn buffer_of(&self, memory: &Arc<PoolMemory>, chunk: u32) -> Option<u16> {
+        let pool = self.pools.iter().find(|pool| Arc::ptr_eq(&pool.memory, memory))?;
+        Some((pool.first + chunk) as u16)
+    }
+
+    pub(crate) fn register_pool(&mut self, queues: &mut Queues, is_idle: bool, pool: &Pool) -> Result<()> {
+        queues.check_usable()?;
+        let memory = &pool.memory;
+        if self.buffer_of(memory, 0).is_some() {
+            return Ok(());
+        }
+        self.forget_unused_pools(queues, is_idle);
+        let chunks: Vec<libc::iovec> = memory.chunks().collect();
+        if self.buffers == BufferTable::None {
+            self.buffers = Self::make_buffer_table(queues, &chunks)?;
+            if self.buffers == BufferTable::Whole {
+                self.pools.push(RegisteredPool::new(pool, 0));
+                return Ok(());
+            }
+        }
+        if self.buffers != BufferTable::Sparse {
+            let message =
+                "the ring has registered buffers already, and this kernel can't add to them (since Linux 5.19)";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let first = self.find_room(memory.chunk_count())?;
+        Self::update_buffers(queues, first, &chunks).inspect_err(|_| {
+            // Some may be in: take them out again, so that the table says what we believe.
+            let _ = Self::update_buffers(queues, first, &vec![EMPTY; chunks.len()]);
+        })?;
+        self.pools.push(RegisteredPool::new(pool, first));
+        Ok(())
+    }
+
+    /// An empty table where the kernel can have one, else all of `chunks` as the table.
+    fn make_buffer_table(queues: &mut Queues, chunks: &[libc::iovec]) -> Result<BufferTable> {
+        // SAFETY: the ring is set up and ours.
+        let returned = unsafe { sys::io_uring_register_buffers_sparse(queues.raw(), BUFFERS) };
+        if returned == 0 {
+            return Ok(BufferTable::Sparse);
+        }
+        if returned != -libc::EINVAL {
+            check(returned, "register a table of buffers")?;
+        }
+        // SAFETY: as above; the array is read during the call, and the memory that it names stays mapped for as long as it
+        // is registered, since `pools` keeps it.
+        let returned = unsafe { sys::io_uring_register_buffers(queues.raw(), chunks.as_ptr(), chunks.len() as u32) };
+        check(returned, "register a pool")?;
+        Ok(BufferTable::Whole)
+    }
+
+    fn update_buffers(queues: &mut Queues, first: u32, chunks: &[libc::iovec]) -> Result<()> {
+        let tags = vec![0_u64; chunks.len()];
+        // SAFETY: the ring is set up and ours; both arrays are read during the call. The memory stays mapped while it is
+        // registered: `pools` keeps it, and it is taken out of `pools` only after its entries were emptied.
+        let returned = unsafe {
+            sys::io_uring_register_buffers_update_tag(
+                queues.raw(),
+                first,
+                chunks.as_ptr(),
+                tags.as_ptr(),
+                chunks.len() as u32,
+            )
+        };
+        check(returned, "register a pool").map(|_| ())
+    }
+
+    /// The first index from which on `count` entries are free.
+    fn find_room(&self, count: u32) -> Result<u32> {
+        let overlaps =
+            |first: u32| self.pools.iter().find(|pool| first < pool.first + pool.chunks && pool.first < first + count);
+        let mut first = 0;
+        while let Some(pool) = overlaps(first) {
+            first = pool.first + pool.chunks;
+        }
+        if first + count <= BUFFERS {
+            return Ok(first);
+        }
+        let message = format!("no room for {count} more among the {BUFFERS} registered buffers; unregister a pool");
+        Err(Error::new(ErrorKind::Full, message))
+    }
+
+    /// Takes a pool out of the registered buffers. Its operations in flight keep their pages.
+    pub(crate) fn unregister_pool(&mut self, queues: &mut Queues, is_idle: bool, pool: &Pool) -> Result<()> {
+        queues.check_usable()?;
+        let Some(position) = self.pools.iter().position(|known| Arc::ptr_eq(&known.memory, &pool.memory)) else {
+            return Err(Error::new(ErrorKind::ForeignPool, "the pool is not registered on this ring"));
+        };
+        self.unregister_at(queues, is_idle, position)
+    }
+
+    fn unregister_at(&mut self, queues: &mut Queues, is_idle: bool, position: usize) -> Result<()> {
+        if !is_idle {
+            // Before Linux 6.13 taking a buffer away can wait for its operations, and on 6.1 for ever.
+            let message = "operations are in flight on the ring; wait for them before a pool is unregistered";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        let (first, chunks) = (self.pools[position].first, self.pools[position].chunks);
+        if self.buffers == BufferTable::Sparse {
+            Self::update_buffers(queues, first, &vec![EMPTY; chunks as usize])?;
+        } else {
+            // SAFETY: the ring is set up and ours, and has nothing in flight.
+            check(unsafe { sys::io_uring_unregister_buffers(queues.raw()) }, "unregister a pool")?;
+            self.buffers = BufferTable::None;
+        }
+        self.pools.swap_remove(position);
+        Ok(())
+    }
+
+    /// Lets go of pools that nobody can use any more.
+    pub(crate) fn forget_unused_pools(&mut self, queues: &mut Queues, is_idle: bool) {
+        if queues.check_usable().is_err() {
+            // In the child of a fork the registrations are the parent's.
+            return;
+        }
+        let mut position = 0;
+        while position < self.pools.len() {
+            let unused = self.pools[position].is_unused();
+            if !(unused && self.unregister_at(queues, is_idle, position).is_ok()) {
+                position += 1;
+            }
+        }
+    }
+
+    /// Registers the caller's own buffers.
+    ///
+    /// # Safety
+    ///
+    /// As for [`crate::Ring::register_buffers`].
+    pub(crate) unsafe fn register_buffers(&mut self, queues: &mut Queues, buffers: &[libc::iovec]) -> Result<()> {
+        queues.check_usable()?;
+        if self.buffers != BufferTable::None {
+            let message = "the ring has registered buffers already; unregister them first";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        // SAFETY: the ring is set up and ours; the array is read during the call; the caller vouches for the memory.
+        let returned = unsafe { sys::io_uring_register_buffers(queues.raw(), buffers.as_ptr(), buffers.len() as u32) };
+        check(returned, "register buffers")?;
+        self.buffers = BufferTable::Raw;
+        Ok(())
+    }
+
+    pub(crate) fn unregister_buffers(&mut self, queues: &mut Queues, is_idle: bool) -> Result<()> {
+        queues.check_usable()?;
+        if self.buffers != BufferTable::Raw {
+            let message =
+                "no buffers were registered with register_buffers; a pool is unregistered with unregister_pool";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        if !is_idle {
+            let message = "operations are in flight on the ring; wait for them before buffers are unregistered";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        // SAFETY: the ring is set up and ours, and has nothing in flight.
+        check(unsafe { sys::io_uring_unregister_buffers(queues.raw()) }, "unregister buffers")?;
+        self.buffers = BufferTable::None;
+        Ok(())
+    }
+}
