@@ -103,7 +103,7 @@ impl SharedRing {
         self.with(|core| core.register_file(file.as_fd()))?
     }
 
-    /// Starts a read; see [`crate::Ring::read_fixed`].
+    /// Starts a read; see [`Operations::read_fixed`].
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl SharedRing {
         Operations::read_fixed(&mut &*self, file, buf, length, offset)
     }
 
-    /// Starts a write; see [`crate::Ring::write_fixed`].
+    /// Starts a write; see [`Operations::write_fixed`].
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl SharedRing {
         Operations::write_fixed(&mut &*self, file, buf, length, offset)
     }
 
-    /// Starts a read into a pool that is not registered; see [`crate::Ring::read`].
+    /// Starts a read into a pool that is not registered; see [`Operations::read`].
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl SharedRing {
         Operations::read(&mut &*self, file, buf, length, offset)
     }
 
-    /// Starts a write from a pool that is not registered; see [`crate::Ring::write`].
+    /// Starts a write from a pool that is not registered; see [`Operations::write`].
     ///
     /// # Errors
     ///
