@@ -70,6 +70,8 @@ mod file;
 #[cfg(uring)]
 mod fork;
 #[cfg(uring)]
+mod multishot;
+#[cfg(uring)]
 mod operations;
 #[cfg(uring)]
 mod parcel;

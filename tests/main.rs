@@ -7,11 +7,14 @@ mod device;
 #[cfg(target_os = "linux")]
 #[cfg(any(feature = "link", feature = "dlopen"))]
 mod uring {
+    mod chain;
     mod drop;
     mod fork;
+    mod operations;
     #[cfg(feature = "block")]
     mod process;
     mod ring;
+    mod scope;
     mod shared;
     #[cfg(feature = "block")]
     mod threads;
