@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use crate::core::{Core, Next};
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::pool::Buf;
+use crate::provided::Received;
 use crate::queues::Cqe;
 use crate::table::{Finished, Held, NoBuffers, Partial, Ticket};
 
@@ -27,7 +28,7 @@ impl<B> Iterator for Completions<'_, B> {
     fn next(&mut self) -> Option<Completion<B>> {
         Some(match self.core.next_completion()? {
             Next::Finished(finished) => Completion::Done(Done::new(finished)),
-            Next::Partial(partial) => Completion::More(More(partial)),
+            Next::Partial(partial, received) => Completion::More(More { partial, received }),
             Next::Raw(cqe) => Completion::Raw(cqe),
         })
     }
@@ -150,6 +151,15 @@ impl<B> Done<B> {
         self.new_descriptor.ok_or_else(no_descriptor)
     }
 
+    /// The buffers that the kernel picked, where it picked some.
+    #[must_use]
+    pub fn into_received(self) -> Option<Received> {
+        match self.held {
+            Held::Received(received) => Some(received),
+            _ => None,
+        }
+    }
+
     /// What `statx` filled in, or was to fill in.
     #[must_use]
     pub fn into_status(self) -> Option<Box<libc::statx>> {
@@ -162,13 +172,16 @@ impl<B> Done<B> {
 
 /// One of several results of an operation that goes on; see [`Completion::More`].
 #[derive(Debug)]
-pub struct More(Partial);
+pub struct More {
+    partial: Partial,
+    received: Option<Received>,
+}
 
 impl More {
     /// Which operation it is.
     #[must_use]
     pub fn ticket(&self) -> Ticket {
-        self.0.ticket
+        self.partial.ticket
     }
 
     /// The result.
@@ -177,19 +190,19 @@ impl More {
     ///
     /// What the kernel reported.
     pub fn result(&self) -> Result<u32> {
-        check(self.0.result, "io_uring operation")
+        check(self.partial.result, "io_uring operation")
     }
 
     /// The kernel's result: a count, or `-errno`. Where it is a descriptor, [`More::into_fd`] owns it.
     #[must_use]
     pub fn raw_result(&self) -> i32 {
-        self.0.result
+        self.partial.result
     }
 
     /// `IORING_CQE_F_*`.
     #[must_use]
     pub fn flags(&self) -> u32 {
-        self.0.flags
+        self.partial.flags
     }
 
     /// The new descriptor of an operation that makes some.
@@ -199,7 +212,13 @@ impl More {
     /// What the kernel reported; [`ErrorKind::InvalidInput`] for an operation that makes none.
     pub fn into_fd(self) -> Result<OwnedFd> {
         self.result()?;
-        self.0.new_descriptor.ok_or_else(no_descriptor)
+        self.partial.new_descriptor.ok_or_else(no_descriptor)
+    }
+
+    /// The buffers that the kernel picked, where it picked some.
+    #[must_use]
+    pub fn into_received(self) -> Option<Received> {
+        self.received
     }
 }
 

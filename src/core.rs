@@ -26,6 +26,7 @@ use crate::error::Result;
 use crate::file::FixedFile;
 use crate::parcel::{Parcel, address_of};
 use crate::pool::{Buf, Pool, PoolMemory};
+use crate::provided::{Groups, ProvidedBuffers, Received};
 use crate::queues::{Cqe, Queues, SetupError};
 use crate::registered::Registered;
 use crate::rejected::{RejectReason, Rejected};
@@ -94,6 +95,7 @@ pub struct Core<B = NoBuffers> {
     queues: Queues,
     table: Table<B>,
     registered: Registered,
+    groups: Groups,
     /// Completions of raw entries that were found while somebody looked for something else.
     raw_waiting: VecDeque<Cqe>,
     /// Of operations that ended, for later ones.
@@ -122,6 +124,7 @@ impl<B> Core<B> {
             queues,
             table: Table::new(capacity, seed),
             registered: Registered::new(files),
+            groups: Groups::default(),
             raw_waiting: VecDeque::new(),
             spare: Vec::new(),
             ahead: 0,
@@ -347,6 +350,7 @@ impl<B> Core<B> {
     pub(crate) fn submit_and_wait(&mut self, wait: u32) -> Result<u32> {
         self.check_usable()?;
         self.registered.release_files(&mut self.queues);
+        self.offer_returned();
         let result = self.queues.submit_and_wait(wait);
         self.check_poisoned(result)
     }
@@ -358,12 +362,14 @@ impl<B> Core<B> {
         }
         self.check_usable()?;
         self.registered.release_files(&mut self.queues);
+        self.offer_returned();
         let result = self.queues.submit_and_wait_timeout(wait, limit);
         self.check_poisoned(result)
     }
 
     /// Lets the kernel post completions that it holds back until somebody enters.
     pub(crate) fn flush_completions(&mut self) -> Result<()> {
+        self.offer_returned();
         let result = self.queues.flush_completions();
         self.check_poisoned(result)
     }
@@ -404,7 +410,7 @@ impl<B> Core<B> {
                     self.registered.end(finished.file);
                     return Some(Next::Finished(self.unpack(finished)));
                 }
-                Completed::More(partial) => return Some(Next::Partial(partial)),
+                Completed::More(partial) => return Some(self.received(partial)),
                 Completed::NotYet | Completed::Silent => {}
                 Completed::Unknown => {
                     if is_raw(cqe.user_data()) {
@@ -420,7 +426,7 @@ impl<B> Core<B> {
     #[cold]
     fn next_waiting(&mut self) -> Option<Next<B>> {
         if let Some(partial) = self.table.take_partial() {
-            return Some(Next::Partial(partial));
+            return Some(self.received(partial));
         }
         if let Some(cqe) = self.raw_waiting.pop_front() {
             return Some(Next::Raw(cqe));
@@ -432,13 +438,27 @@ impl<B> Core<B> {
     /// Takes what the owner gets out of the operation's parcel, and keeps the parcel.
     #[inline]
     fn unpack(&mut self, mut finished: Finished<B>) -> Finished<B> {
-        if let Held::Parcel(parcel) = &mut finished.held {
-            let contents = parcel.unpack();
-            if let Held::Parcel(parcel) = std::mem::replace(&mut finished.held, contents) {
-                self.put_away(parcel);
+        match &mut finished.held {
+            Held::Parcel(parcel) => {
+                let contents = parcel.unpack();
+                if let Held::Parcel(parcel) = std::mem::replace(&mut finished.held, contents) {
+                    self.put_away(parcel);
+                }
             }
+            Held::Group(group, _) => {
+                let received = self.groups.received(*group, finished.result, finished.flags);
+                finished.held = received.map_or(Held::Nothing, Held::Received);
+            }
+            _ => {}
         }
         finished
+    }
+
+    /// Adds the buffers that the kernel picked for a result.
+    #[cold]
+    fn received(&mut self, partial: Partial) -> Next<B> {
+        let received = partial.group.and_then(|group| self.groups.received(group, partial.result, partial.flags));
+        Next::Partial(partial, received)
     }
 
     /// Takes all CQEs out of the queue, to look for some in particular: the others wait for [`Core::next_completion`].
@@ -489,6 +509,28 @@ impl<B> Core<B> {
 
     pub(crate) fn register_file(&mut self, file: BorrowedFd<'_>) -> Result<FixedFile> {
         self.registered.register_file(&mut self.queues, file)
+    }
+
+    pub(crate) fn provide_buffers(&mut self, count: u16, size: u32, is_incremental: bool) -> Result<ProvidedBuffers> {
+        self.groups.add(&mut self.queues, count, size, is_incremental)
+    }
+
+    pub(crate) fn remove_buffers(&mut self, buffers: ProvidedBuffers) -> Result<()> {
+        let is_idle = self.is_idle();
+        self.groups.remove(&mut self.queues, is_idle, buffers)
+    }
+
+    /// Whether the group is this ring's.
+    pub(crate) fn has_buffers(&self, buffers: &ProvidedBuffers) -> bool {
+        self.groups.has(buffers)
+    }
+
+    /// Gives the kernel the provided buffers that came back.
+    #[inline]
+    fn offer_returned(&mut self) {
+        if !self.groups.is_empty() {
+            self.groups.offer_returned();
+        }
     }
 
     /// The registered buffer that holds a chunk of a pool.
@@ -550,7 +592,7 @@ impl<B> Drop for Unfinished<'_, B> {
 #[derive(Debug)]
 pub(crate) enum Next<B> {
     Finished(Finished<B>),
-    Partial(Partial),
+    Partial(Partial, Option<Received>),
     Raw(Cqe),
 }
 

@@ -70,6 +70,8 @@ mod file;
 #[cfg(uring)]
 mod fork;
 #[cfg(uring)]
+mod mapping;
+#[cfg(uring)]
 mod multishot;
 #[cfg(uring)]
 mod operations;
@@ -77,6 +79,8 @@ mod operations;
 mod parcel;
 #[cfg(uring)]
 pub mod pool;
+#[cfg(uring)]
+mod provided;
 #[cfg(uring)]
 mod queues;
 #[cfg(uring)]
@@ -112,6 +116,7 @@ pub use {
     file::FixedFile,
     operations::{Directory, FileRef, OpenHow, Operations},
     pool::{Buf, Pool},
+    provided::{ProvidedBuf, ProvidedBuffers, Received},
     queues::Cqe,
     rejected::{RejectReason, Rejected},
     ring::{OpRing, Ring},

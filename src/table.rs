@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use crate::parcel::Parcel;
 use crate::pool::Buf;
+use crate::provided::{ProvidedMemory, Received};
 
 /// Bits 63 and 62 of `user_data`.
 const TAG_SHIFT: u32 = 62;
@@ -91,6 +92,10 @@ pub(crate) enum Held<B = NoBuffers> {
     Closing(OwnedFd),
     /// Several buffers, paths, a time, an address …
     Parcel(Parcel<B>),
+    /// A group of buffers that the kernel picks from.
+    Group(u16, Arc<ProvidedMemory>),
+    /// What it picked, when the operation has ended.
+    Received(Received),
     /// Several slots of pools, when the operation has ended.
     Leases(Vec<Buf>),
     /// Several of the user's buffers, when the operation has ended.
@@ -156,6 +161,8 @@ pub(crate) struct Partial {
     pub(crate) result: i32,
     pub(crate) flags: u32,
     pub(crate) new_descriptor: Option<OwnedFd>,
+    /// The group of buffers that the operation takes its own from.
+    pub(crate) group: Option<u16>,
 }
 
 /// What a CQE meant.
@@ -362,7 +369,8 @@ impl<B> Table<B> {
             return None;
         }
         let new_descriptor = settle(entry.outcome, result, &mut Held::<B>::Nothing);
-        Some(Partial { ticket: Ticket::new(slot, entry.generation), result, flags, new_descriptor })
+        let group = if let Held::Group(group, _) = &entry.held { Some(*group) } else { None };
+        Some(Partial { ticket: Ticket::new(slot, entry.generation), result, flags, new_descriptor, group })
     }
 
     /// The result that counts where the final CQE says `result`.
@@ -487,6 +495,7 @@ impl<B> Table<B> {
                 mem::forget(self.entries[slot as usize].descriptor.take());
                 match self.free(slot, 0, 0).held {
                     Held::Lease(buf) => buf.abandon(),
+                    Held::Group(_, memory) => memory.abandon(),
                     Held::Nothing | Held::Borrowed => {}
                     held => {
                         leaked += 1;

@@ -13,6 +13,7 @@ mod uring {
     mod operations;
     #[cfg(feature = "block")]
     mod process;
+    mod provided;
     mod ring;
     mod scope;
     mod shared;
