@@ -12,7 +12,7 @@ use crate::completion::Completions;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
-use crate::operations::Starter;
+use crate::operations::{Seal, Starter};
 use crate::pool::Pool;
 use crate::queues::is_passing;
 use crate::rejected::Rejected;
@@ -291,13 +291,14 @@ pub type OpRing<B> = Ring<B>;
 impl<B> Starter for Ring<B> {
     type Owned = B;
 
-    #[inline]
-    fn start_on_core<T>(
-        &mut self,
-        given: T,
-        start: impl FnOnce(&mut Core<B>, T) -> Result<Ticket, Rejected<T>>,
-    ) -> Result<Ticket, Rejected<T>> {
-        start(&mut self.core, given)
+    type Guard<'a>
+        = &'a mut Core<B>
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn core_guard(&mut self, _: Seal) -> Option<&mut Core<B>> {
+        Some(&mut self.core)
     }
 }
 
