@@ -9,8 +9,10 @@
 //!
 //! # Life of a ring
 //!
-//! Dropping a ring cancels and waits for nothing. Completions that are there are taken, so that their leases go back to
-//! their pools; what is still in flight is abandoned to the kernel. In the child of a `fork` the ring is its parent's:
+//! Dropping a ring takes the completions that are there, so that leases go back to their pools. What is still in flight on
+//! memory of a pool is abandoned to the kernel: that costs nothing. Where other memory would leak, the operations are
+//! cancelled and waited for, for as long as [`RingBuilder::drop_limit`](crate::RingBuilder::drop_limit) says; what is left
+//! then is leaked, and counted. In the child of a `fork` the ring is its parent's:
 //! every call is an error, and dropping it closes the child's descriptor only.
 
 use std::collections::VecDeque;
@@ -18,7 +20,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use liburing_sys as sys;
 
@@ -29,7 +31,7 @@ use crate::operations::FileRef;
 use crate::parcel::{Parcel, address_of};
 use crate::pool::{Buf, Pool, PoolMemory};
 use crate::provided::{Groups, ProvidedBuffers};
-use crate::queues::{Cqe, Queues, SetupError};
+use crate::queues::{Cqe, Queues, SetupError, is_passing};
 use crate::registered::Registered;
 use crate::rejected::{RejectReason, Rejected};
 use crate::table::{Completed, Finished, Held, NO_FILE, NoBuffers, Outcome, Partial, Start, Table, Ticket, is_raw};
@@ -132,6 +134,21 @@ pub struct Core<B = NoBuffers> {
     ahead: u32,
     /// `IOSQE_*` for every entry that is started.
     extra_flags: u8,
+    /// How long dropping the ring waits; where nothing was said, only for memory that would leak.
+    drop_limit: Option<Duration>,
+}
+
+/// How long dropping a ring waits for memory that would leak.
+const LEAK_LIMIT: Duration = Duration::from_secs(1);
+
+/// Operations whose memory was leaked.
+static LEAKED: AtomicU32 = AtomicU32::new(0);
+
+/// Operations whose memory this process leaked, since the ring was gone and the kernel was not through with it. What leases
+/// of a pool have is not leaked: see [`Pool::retired_bytes`].
+#[must_use]
+pub fn leaked_operations() -> u32 {
+    LEAKED.load(Ordering::Relaxed)
 }
 
 // SAFETY: nothing in here belongs to a thread, but what the user's own buffers may hold. Rings that the kernel ties to one
@@ -158,7 +175,12 @@ impl<B> Core<B> {
             spare: Vec::new(),
             ahead: 0,
             extra_flags: 0,
+            drop_limit: None,
         }
+    }
+
+    pub(crate) fn set_drop_limit(&mut self, limit: Option<Duration>) {
+        self.drop_limit = limit;
     }
 
     #[inline]
@@ -458,7 +480,7 @@ impl<B> Core<B> {
     fn check_poisoned<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() && self.queues.is_poisoned() {
             // What is in flight will never be heard of again.
-            self.table.abandon_in_flight();
+            LEAKED.fetch_add(self.table.abandon_in_flight(), Ordering::Relaxed);
         }
         result
     }
@@ -705,6 +727,32 @@ impl<B> Core<B> {
     }
 }
 
+impl<B> Core<B> {
+    /// Cancels and waits for what is in flight, for as long as it may.
+    fn drain(&mut self) {
+        let limit = match self.drop_limit {
+            Some(limit) => limit,
+            None if self.table.would_leak() != 0 => LEAK_LIMIT,
+            None => return,
+        };
+        let end = Instant::now().checked_add(limit);
+        if self.table.in_flight() == 0 || limit.is_zero() {
+            return;
+        }
+        self.queues.cancel_all();
+        while self.table.in_flight() != 0 {
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return;
+            }
+            match self.queues.submit_and_wait_timeout(1, left) {
+                Err(error) if !is_passing(&error) => return,
+                _ => self.reap(),
+            }
+        }
+    }
+}
+
 /// What links an entry to the next one.
 const LINKS: u8 = (sys::IOSQE_IO_LINK | sys::IOSQE_IO_HARDLINK) as u8;
 
@@ -783,11 +831,16 @@ impl<B> Drop for Core<B> {
         if !self.queues.mark().is_alive() {
             return;
         }
-        // What ended already, or never began, gives its lease back; the rest is abandoned when the table is dropped.
+        // What ended already, or never began, gives its lease back.
         self.withdraw_unsubmitted();
         self.reap();
+        self.drain();
         let left = self.table.in_flight();
-        if left != 0 {
+        let leaked = self.table.abandon_in_flight();
+        if leaked != 0 {
+            LEAKED.fetch_add(leaked, Ordering::Relaxed);
+            log::warn!("a ring is closed with {left} operations in flight; the memory of {leaked} of them is leaked");
+        } else if left != 0 {
             log::debug!("a ring is closed with {left} operations in flight; their memory is left to the kernel");
         }
     }

@@ -506,6 +506,15 @@ impl<B> Table<B> {
         key.is_some_and(|key| key & DONE != 0 && key & !STATES == ticket.0)
     }
 
+    /// How many operations in flight have memory that would be leaked: not a slot of a pool.
+    pub(crate) fn would_leak(&self) -> u32 {
+        let in_flight = self.entries.iter().filter(|entry| entry.key & (FREE | DONE) == 0);
+        let leaks = |entry: &&Entry<B>| {
+            !matches!(*entry.held, Held::Nothing | Held::Borrowed | Held::Lease(_) | Held::Group(..))
+        };
+        in_flight.filter(leaks).count() as u32
+    }
+
     /// Gives up everything in flight: no CQE will be believed any more, and memory is abandoned to the kernel.
     ///
     /// The answer is how many operations' memory is leaked: what is not a slot of a pool.

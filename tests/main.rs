@@ -16,7 +16,9 @@ mod uring {
     mod provided;
     mod ring;
     mod scope;
+    mod setup;
     mod shared;
+    mod teardown;
     #[cfg(feature = "block")]
     mod threads;
 }
