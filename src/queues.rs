@@ -251,6 +251,11 @@ impl Queues {
         self.raw_in_flight = self.raw_in_flight.saturating_sub(1);
     }
 
+    /// A raw entry will post a CQE after all.
+    pub(crate) fn expect_raw(&mut self) {
+        self.raw_in_flight = self.raw_in_flight.saturating_add(1);
+    }
+
     /// Why there is no room for an entry.
     #[cold]
     pub(crate) fn why_not(&self) -> RejectReason {

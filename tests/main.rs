@@ -11,6 +11,7 @@ mod uring {
     mod fork;
     #[cfg(feature = "block")]
     mod process;
+    mod raw;
     mod ring;
     mod shared;
     #[cfg(feature = "block")]
