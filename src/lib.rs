@@ -47,6 +47,10 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(uring)]
+#[macro_use]
+mod reference;
+
 mod available;
 mod error;
 mod library;
@@ -77,6 +81,8 @@ mod parcel;
 pub mod pool;
 #[cfg(uring)]
 mod queues;
+#[cfg(uring)]
+mod register;
 #[cfg(uring)]
 mod registered;
 #[cfg(uring)]

@@ -73,6 +73,10 @@ pub(crate) struct Queues {
     features: u32,
     /// What the descriptor is of, by device and inode: in the child of a fork it may be of another file by then.
     identity: Option<(u64, u64)>,
+    /// The table of registered files is the raw interface's.
+    pub(crate) raw_files: bool,
+    /// The table of registered buffers is the raw interface's.
+    pub(crate) raw_buffers: bool,
 }
 
 impl Queues {
@@ -106,6 +110,8 @@ impl Queues {
             cqe_shift: u32::from(flags & sys::IORING_SETUP_CQE32 != 0),
             features: params.features,
             identity: None,
+            raw_files: false,
+            raw_buffers: false,
         };
         queues.identity = identity(queues.descriptor());
         if sq_entries == 0 {

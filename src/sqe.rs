@@ -56,6 +56,7 @@ pub struct Queued<'ring> {
 /// The top two bits are the tag, and clear for raw entries: a completion that carries this value can never be taken for
 /// one of the safe interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
 pub struct UserData(u64);
 
 impl UserData {
@@ -256,7 +257,7 @@ impl Queued<'_> {
         self
     }
 
-    /// Whose credentials the operation uses.
+    /// Whose credentials the operation uses: what [`Ring::register_personality`](crate::Ring::register_personality) gave.
     #[doc(alias("personality", "IORING_REGISTER_PERSONALITY"))]
     #[inline]
     pub fn set_personality(self, personality: u16) -> Self {

@@ -12,6 +12,7 @@ mod uring {
     #[cfg(feature = "block")]
     mod process;
     mod raw;
+    mod register;
     mod ring;
     mod shared;
     #[cfg(feature = "block")]

@@ -46,8 +46,7 @@ macro_rules! prep {
     ) => {
         $(#[$attribute])*
         #[doc = ""]
-        #[doc = concat!("Since liburing ", $since, ", Linux ", $linux, "; see [", stringify!($function), "(3)](",
-            "https://man7.org/linux/man-pages/man3/", stringify!($function), ".3.html).")]
+        #[doc = reference!($function, $since, $linux)]
         #[inline]
         pub fn $name(self, $($parameter: $type),*) -> Queued<'ring> {
             // SAFETY: the entry is the free one at the tail; the kernel gets nothing that somebody could take away.
@@ -62,8 +61,7 @@ macro_rules! prep {
     ) => {
         $(#[$attribute])*
         #[doc = ""]
-        #[doc = concat!("Since liburing ", $since, ", Linux ", $linux, "; see [", stringify!($function), "(3)](",
-            "https://man7.org/linux/man-pages/man3/", stringify!($function), ".3.html).")]
+        #[doc = reference!($function, $since, $linux)]
         #[doc = ""]
         #[doc = "# Safety"]
         #[doc = ""]
