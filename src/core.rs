@@ -22,10 +22,12 @@ use std::time::Duration;
 
 use liburing_sys as sys;
 
+use crate::completion::{Completion, Done, More, Returned};
 use crate::error::Result;
 use crate::file::FixedFile;
 use crate::parcel::{Parcel, address_of};
 use crate::pool::{Buf, Pool, PoolMemory};
+use crate::provided::{Groups, ProvidedBuffers};
 use crate::queues::{Cqe, Queues, SetupError};
 use crate::registered::Registered;
 use crate::rejected::{RejectReason, Rejected};
@@ -94,8 +96,11 @@ pub struct Core<B = NoBuffers> {
     queues: Queues,
     table: Table<B>,
     registered: Registered,
-    /// Completions of raw entries that were found while somebody looked for something else.
-    raw_waiting: VecDeque<Cqe>,
+    groups: Groups,
+    /// Something may be in `waiting`, or in the table to be taken.
+    has_waiting: bool,
+    /// What was found while somebody looked for something else.
+    waiting: VecDeque<Completion<B>>,
     /// Of operations that ended, for later ones.
     spare: Vec<Parcel<B>>,
     /// Entries of a chain that is being put together, behind the tail.
@@ -122,7 +127,9 @@ impl<B> Core<B> {
             queues,
             table: Table::new(capacity, seed),
             registered: Registered::new(files),
-            raw_waiting: VecDeque::new(),
+            groups: Groups::default(),
+            has_waiting: false,
+            waiting: VecDeque::new(),
             spare: Vec::new(),
             ahead: 0,
             extra_flags: 0,
@@ -347,6 +354,7 @@ impl<B> Core<B> {
     pub(crate) fn submit_and_wait(&mut self, wait: u32) -> Result<u32> {
         self.check_usable()?;
         self.registered.release_files(&mut self.queues);
+        self.offer_returned();
         let result = self.queues.submit_and_wait(wait);
         self.check_poisoned(result)
     }
@@ -358,12 +366,14 @@ impl<B> Core<B> {
         }
         self.check_usable()?;
         self.registered.release_files(&mut self.queues);
+        self.offer_returned();
         let result = self.queues.submit_and_wait_timeout(wait, limit);
         self.check_poisoned(result)
     }
 
     /// Lets the kernel post completions that it holds back until somebody enters.
     pub(crate) fn flush_completions(&mut self) -> Result<()> {
+        self.offer_returned();
         let result = self.queues.flush_completions();
         self.check_poisoned(result)
     }
@@ -379,7 +389,8 @@ impl<B> Core<B> {
 
     /// Ends everything in the submission queue that the kernel has not consumed, with ECANCELED.
     pub(crate) fn withdraw_unsubmitted(&mut self) {
-        let Self { queues, table, registered, .. } = self;
+        let Self { queues, table, registered, has_waiting, .. } = self;
+        *has_waiting = true;
         queues.withdraw_unsubmitted(|user_data| {
             let file = table.complete_later(user_data, -libc::ECANCELED, 0);
             registered.end(file);
@@ -389,56 +400,103 @@ impl<B> Core<B> {
     // ---- completions
 
     /// The next completion that somebody wants to hear of.
-    #[inline]
-    pub(crate) fn next_completion(&mut self) -> Option<Next<B>> {
-        if self.check_usable().is_err() {
+    #[inline(always)]
+    pub(crate) fn next_completion(&mut self) -> Option<Completion<B>> {
+        if !self.queues.is_usable() {
             return None;
         }
-        if self.table.has_waiting() || !self.raw_waiting.is_empty() {
-            return self.next_waiting();
-        }
         loop {
+            if self.has_waiting {
+                return self.next_waiting();
+            }
             let cqe = self.queues.pop()?;
-            match self.table.complete(cqe.user_data(), cqe.raw_result(), cqe.flags()) {
-                Completed::Final(finished) => {
-                    self.registered.end(finished.file);
-                    return Some(Next::Finished(self.unpack(finished)));
+            if let Some((held, file)) = self.table.complete(cqe.user_data(), cqe.flags()) {
+                self.registered.end(file);
+                let ticket = Ticket::of(cqe.user_data());
+                let (result, flags) = (cqe.raw_result(), cqe.flags());
+                if let Held::Lease(buf) = held {
+                    return Some(Completion::Done(Done::new(ticket, result, flags, Returned::Lease(buf))));
                 }
-                Completed::More(partial) => return Some(Next::Partial(partial)),
-                Completed::NotYet | Completed::Silent => {}
-                Completed::Unknown => {
-                    if is_raw(cqe.user_data()) {
-                        self.queues.count_raw(&cqe);
-                        return Some(Next::Raw(cqe));
-                    }
-                }
+                let returned = self.unpack(held, result, flags);
+                return Some(Completion::Done(Done::new(ticket, result, flags, returned)));
             }
+            if is_raw(cqe.user_data()) {
+                self.queues.count_raw(&cqe);
+                return Some(Completion::Raw(cqe));
+            }
+            self.complete_rare(&cqe);
         }
     }
 
-    /// What came while somebody looked for something else.
+    /// Puts what a CQE means that is more than the end of a plain operation to what waits.
     #[cold]
-    fn next_waiting(&mut self) -> Option<Next<B>> {
-        if let Some(partial) = self.table.take_partial() {
-            return Some(Next::Partial(partial));
+    #[inline(never)]
+    fn complete_rare(&mut self, cqe: &Cqe) {
+        match self.table.complete_rare(cqe.user_data(), cqe.raw_result(), cqe.flags()) {
+            Completed::Final(finished) => {
+                self.registered.end(finished.file);
+                let done = self.done(finished);
+                self.waiting.push_back(Completion::Done(done));
+            }
+            Completed::More(partial) => {
+                let more = self.more(partial);
+                self.waiting.push_back(more);
+            }
+            Completed::Silent(file) => self.registered.end(file),
+            Completed::NotYet | Completed::Unknown => {}
         }
-        if let Some(cqe) = self.raw_waiting.pop_front() {
-            return Some(Next::Raw(cqe));
-        }
-        let finished = self.table.take_oldest()?;
-        Some(Next::Finished(self.unpack(finished)))
+        self.has_waiting |= !self.waiting.is_empty();
     }
 
-    /// Takes what the owner gets out of the operation's parcel, and keeps the parcel.
-    #[inline]
-    fn unpack(&mut self, mut finished: Finished<B>) -> Finished<B> {
-        if let Held::Parcel(parcel) = &mut finished.held {
-            let contents = parcel.unpack();
-            if let Held::Parcel(parcel) = std::mem::replace(&mut finished.held, contents) {
+    /// What came while somebody looked for something else, and what is rare.
+    #[cold]
+    #[inline(never)]
+    fn next_waiting(&mut self) -> Option<Completion<B>> {
+        if let Some(completion) = self.waiting.pop_front() {
+            return Some(completion);
+        }
+        if let Some(partial) = self.table.take_partial() {
+            return Some(self.more(partial));
+        }
+        if let Some(finished) = self.table.take_oldest() {
+            return Some(Completion::Done(self.done(finished)));
+        }
+        self.has_waiting = false;
+        self.next_completion()
+    }
+
+    /// What the owner of an operation gets back.
+    pub(crate) fn done(&mut self, finished: Finished<B>) -> Done<B> {
+        let Finished { ticket, result, flags, held, new_descriptor, .. } = finished;
+        let returned = match new_descriptor {
+            Some(descriptor) => Returned::Descriptor(descriptor),
+            None => self.unpack(held, result, flags),
+        };
+        Done::new(ticket, result, flags, returned)
+    }
+
+    /// Adds the buffers that the kernel picked for a result.
+    fn more(&mut self, partial: Partial) -> Completion<B> {
+        let received = partial.group.and_then(|group| self.groups.received(group, partial.result, partial.flags));
+        Completion::More(More::new(partial, received))
+    }
+
+    /// Takes what the owner gets out of what the operation held, and keeps the parcel.
+    #[inline(never)]
+    fn unpack(&mut self, held: Held<B>, result: i32, flags: u32) -> Returned<B> {
+        match held {
+            Held::Nothing | Held::Borrowed | Held::Closing(_) => Returned::Nothing,
+            Held::Lease(buf) => Returned::Lease(buf),
+            Held::Owned(buffer) => Returned::Owned(buffer),
+            Held::Parcel(mut parcel) => {
+                let contents = parcel.unpack();
                 self.put_away(parcel);
+                contents
+            }
+            Held::Group(group, _) => {
+                self.groups.received(group, result, flags).map_or(Returned::Nothing, Returned::Received)
             }
         }
-        finished
     }
 
     /// Takes all CQEs out of the queue, to look for some in particular: the others wait for [`Core::next_completion`].
@@ -447,9 +505,10 @@ impl<B> Core<B> {
             return;
         }
         while let Some(cqe) = self.queues.pop() {
+            self.has_waiting = true;
             if is_raw(cqe.user_data()) {
                 self.queues.count_raw(&cqe);
-                self.raw_waiting.push_back(cqe);
+                self.waiting.push_back(Completion::Raw(cqe));
             } else {
                 let file = self.table.complete_later(cqe.user_data(), cqe.raw_result(), cqe.flags());
                 self.registered.end(file);
@@ -460,7 +519,7 @@ impl<B> Core<B> {
     /// Takes an operation that ended; see [`Core::reap`].
     #[inline]
     pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Finished<B>> {
-        self.table.take(ticket).map(|finished| self.unpack(finished))
+        self.table.take(ticket)
     }
 
     /// Whether the operation has ended and can be taken.
@@ -489,6 +548,28 @@ impl<B> Core<B> {
 
     pub(crate) fn register_file(&mut self, file: BorrowedFd<'_>) -> Result<FixedFile> {
         self.registered.register_file(&mut self.queues, file)
+    }
+
+    pub(crate) fn provide_buffers(&mut self, count: u16, size: u32, is_incremental: bool) -> Result<ProvidedBuffers> {
+        self.groups.add(&mut self.queues, count, size, is_incremental)
+    }
+
+    pub(crate) fn remove_buffers(&mut self, buffers: ProvidedBuffers) -> Result<()> {
+        let is_idle = self.is_idle();
+        self.groups.remove(&mut self.queues, is_idle, buffers)
+    }
+
+    /// Whether the group is this ring's.
+    pub(crate) fn has_buffers(&self, buffers: &ProvidedBuffers) -> bool {
+        self.groups.has(buffers)
+    }
+
+    /// Gives the kernel the provided buffers that came back.
+    #[inline]
+    fn offer_returned(&mut self) {
+        if !self.groups.is_empty() {
+            self.groups.offer_returned();
+        }
     }
 
     /// The registered buffer that holds a chunk of a pool.
@@ -544,14 +625,6 @@ impl<B> Drop for Unfinished<'_, B> {
         // Out of the table first: dropping a buffer is the user's code as well.
         drop(self.table.take_back(self.ticket));
     }
-}
-
-/// What [`Core::next_completion`] found.
-#[derive(Debug)]
-pub(crate) enum Next<B> {
-    Finished(Finished<B>),
-    Partial(Partial),
-    Raw(Cqe),
 }
 
 #[inline]

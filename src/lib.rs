@@ -74,11 +74,17 @@ mod file;
 #[cfg(uring)]
 mod fork;
 #[cfg(uring)]
+mod mapping;
+#[cfg(uring)]
+mod multishot;
+#[cfg(uring)]
 mod operations;
 #[cfg(uring)]
 mod parcel;
 #[cfg(uring)]
 pub mod pool;
+#[cfg(uring)]
+mod provided;
 #[cfg(uring)]
 mod queues;
 #[cfg(uring)]
@@ -116,6 +122,7 @@ pub use {
     file::FixedFile,
     operations::{Directory, FileRef, OpenHow, Operations},
     pool::{Buf, Pool},
+    provided::{ProvidedBuf, ProvidedBuffers, Received},
     queues::Cqe,
     rejected::{RejectReason, Rejected},
     ring::{OpRing, Ring},

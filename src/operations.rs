@@ -78,7 +78,11 @@ fn number_of(directory: Directory<'_>) -> RawFd {
 }
 
 /// Starts an operation that takes nothing.
-fn start_bare<B>(core: &mut Core<B>, file: &impl FileRef, operation: Operation) -> Result<Ticket, Rejected<()>> {
+pub(crate) fn start_bare<B>(
+    core: &mut Core<B>,
+    file: &impl FileRef,
+    operation: Operation,
+) -> Result<Ticket, Rejected<()>> {
     let target = file.to_target(core).map_err(|reason| Rejected::new(reason, ()))?;
     core.start(target, operation, Held::Nothing).map_err(|(reason, _)| Rejected::new(reason, ()))
 }

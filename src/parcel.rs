@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use liburing_sys as sys;
 
+use crate::completion::Returned;
 use crate::pool::Buf;
-use crate::table::Held;
 
 /// A box of [`Parameters`] that may be moved while the kernel has its address.
 pub(crate) struct Parcel<B>(NonNull<Parameters<B>>);
@@ -56,20 +56,20 @@ impl<B> Parcel<B> {
     }
 
     /// Moves out what the operation's owner gets back, and empties the rest.
-    pub(crate) fn unpack(&mut self) -> Held<B> {
+    pub(crate) fn unpack(&mut self) -> Returned<B> {
         let parameters = self.parameters();
         parameters.paths = [None, None];
         parameters.descriptors = [None, None];
         parameters.iovecs.clear();
         if let Some(status) = parameters.status.take() {
-            return Held::Status(status);
+            return Returned::Status(status);
         }
         if !parameters.several.is_empty() {
-            return Held::Several(std::mem::take(&mut parameters.several));
+            return Returned::Several(std::mem::take(&mut parameters.several));
         }
         match std::mem::take(&mut parameters.leases) {
-            leases if leases.is_empty() => Held::Nothing,
-            leases => Held::Leases(leases),
+            leases if leases.is_empty() => Returned::Nothing,
+            leases => Returned::Leases(leases),
         }
     }
 }

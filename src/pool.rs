@@ -26,14 +26,14 @@
 //! on in the child is part of what whoever calls `fork` vouches for.
 
 use std::fmt;
-use std::io;
 use std::ops::{Deref, DerefMut};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::{self, Mapping};
 
 /// The kernel registers at most this much at one address.
 const LARGEST_CHUNK: usize = 1 << 30;
@@ -41,8 +41,6 @@ const LARGEST_CHUNK: usize = 1 << 30;
 const PAGE: usize = 4096;
 /// End of the free list.
 const NO_SLOT: u32 = u32::MAX;
-
-static RETIRED: AtomicUsize = AtomicUsize::new(0);
 
 /// Equal slots of memory for transfers; a handle, cheap to clone, usable from any thread.
 #[derive(Clone)]
@@ -63,9 +61,7 @@ pub struct Buf {
 
 /// The mapping, and which of its slots are free.
 pub(crate) struct PoolMemory {
-    start: NonNull<u8>,
-    /// Bytes, of the whole mapping.
-    length: usize,
+    mapping: Mapping,
     slot_size: usize,
     slots: u32,
     /// Slots in a chunk that is registered as one buffer: a power of two, as the shift.
@@ -74,8 +70,6 @@ pub(crate) struct PoolMemory {
     free: AtomicU64,
     /// For each free slot, the next one.
     next: Box<[AtomicU32]>,
-    /// Operations that were in flight when their ring was closed.
-    abandoned: AtomicU32,
 }
 
 impl Pool {
@@ -99,19 +93,18 @@ impl Pool {
             let message = format!("a pool of {slots} slots of {slot_size} bytes is larger than memory can be");
             Error::new(ErrorKind::InvalidInput, message)
         })?;
-        let start = map(length).map_err(|error| Error::from_io(error, format_args!("map a pool of {length} bytes")))?;
+        let mapping = Mapping::new(length)
+            .map_err(|error| Error::from_io(error, format_args!("map a pool of {length} bytes")))?;
         let slots_per_chunk = (LARGEST_CHUNK / slot_size) as u64;
         let last = |slot: u32| if slot + 1 == slots { NO_SLOT } else { slot + 1 };
         Ok(Self {
             memory: Arc::new(PoolMemory {
-                start,
-                length,
+                mapping,
                 slot_size,
                 slots,
                 chunk_shift: slots_per_chunk.ilog2(),
                 free: AtomicU64::new(0),
                 next: (0..slots).map(|slot| AtomicU32::new(last(slot))).collect(),
-                abandoned: AtomicU32::new(0),
             }),
             handles: Arc::new(()),
         })
@@ -140,7 +133,7 @@ impl Pool {
     /// them (see the [module](self) about retiring). No memory is behind them.
     #[must_use]
     pub fn retired_bytes() -> usize {
-        RETIRED.load(Ordering::Relaxed)
+        mapping::retired_bytes()
     }
 }
 
@@ -149,7 +142,7 @@ impl Buf {
     #[inline]
     pub(crate) fn address(&self) -> *mut u8 {
         // SAFETY: `slot` is below `slots`, so the result lies inside the mapping.
-        unsafe { self.memory.start.as_ptr().add(self.slot as usize * self.memory.slot_size) }
+        unsafe { self.memory.mapping.start().add(self.slot as usize * self.memory.slot_size) }
     }
 
     #[inline]
@@ -168,7 +161,7 @@ impl Buf {
         if cfg!(sysuring_break = "r3_free") {
             return;
         }
-        self.memory.abandoned.fetch_add(1, Ordering::Relaxed);
+        self.memory.mapping.abandon();
         let buf = std::mem::ManuallyDrop::new(self);
         // SAFETY: `buf` is not dropped, so this is the one time that the field is taken out of it.
         drop(unsafe { ptr::read(&raw const buf.memory) });
@@ -205,7 +198,7 @@ impl PoolMemory {
 
     /// Whether no slot is leased or in an operation. To be relied on only when nobody can lease any more.
     pub(crate) fn is_idle(&self) -> bool {
-        let mut idle = self.abandoned.load(Ordering::Acquire);
+        let mut idle = self.mapping.abandoned();
         let mut slot = self.free.load(Ordering::Acquire) as u32;
         while let Some(next) = self.next.get(slot as usize) {
             idle += 1;
@@ -217,10 +210,10 @@ impl PoolMemory {
     /// The pieces in which the pool is registered, in the order of their indices.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = libc::iovec> + '_ {
         let bytes = self.slot_size << self.chunk_shift;
-        (0..self.length).step_by(bytes).map(move |offset| libc::iovec {
+        (0..self.mapping.length()).step_by(bytes).map(move |offset| libc::iovec {
             // SAFETY: `offset` is below the length of the mapping.
-            iov_base: unsafe { self.start.as_ptr().add(offset) }.cast(),
-            iov_len: bytes.min(self.length - offset),
+            iov_base: unsafe { self.mapping.start().add(offset) }.cast(),
+            iov_len: bytes.min(self.mapping.length() - offset),
         })
     }
 
@@ -233,8 +226,8 @@ impl PoolMemory {
     #[cfg(any(test, feature = "block"))]
     #[inline]
     pub(crate) fn chunk_of(&self, address: *const u8, length: usize) -> Option<u32> {
-        let offset = address.addr().wrapping_sub(self.start.as_ptr().addr());
-        if offset >= self.length || length > self.length - offset || length == 0 {
+        let offset = address.addr().wrapping_sub(self.mapping.start().addr());
+        if offset >= self.mapping.length() || length > self.mapping.length() - offset || length == 0 {
             return None;
         }
         let chunk_bytes = self.slot_size << self.chunk_shift;
@@ -249,67 +242,11 @@ fn advance(top: u64, slot: u32) -> u64 {
     count << 32 | u64::from(slot)
 }
 
-fn map(length: usize) -> io::Result<NonNull<u8>> {
-    // SAFETY: a new private mapping at an address of the kernel's choice.
-    let start = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            length,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the range is the mapping made above.
-    if unsafe { libc::madvise(start, length, libc::MADV_WIPEONFORK) } != 0 {
-        let error = io::Error::last_os_error();
-        // SAFETY: nobody but us knows this mapping.
-        unsafe { libc::munmap(start, length) };
-        return Err(error);
-    }
-    NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
-}
-
-impl Drop for PoolMemory {
-    fn drop(&mut self) {
-        if *self.abandoned.get_mut() == 0 || cfg!(sysuring_break = "r3_unmap") {
-            // SAFETY: nobody has a `Buf` or a `Pool`, no ring has it registered, and no operation is in flight: those that
-            // ended gave their slot back, and none was abandoned.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
-            return;
-        }
-        // SAFETY: the range is our own mapping, and nobody in user space can reach it any more.
-        unsafe {
-            libc::mmap(
-                self.start.as_ptr().cast(),
-                self.length,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
-                -1,
-                0,
-            )
-        };
-        // Where that fails the old mapping stays: memory is leaked then, and just as much address space. Nothing is logged: a
-        // logger is somebody else's code, and this may run while a ring is locked.
-        RETIRED.fetch_add(self.length, Ordering::Relaxed);
-    }
-}
-
 impl Drop for Buf {
     fn drop(&mut self) {
         self.memory.push(self.slot);
     }
 }
-
-// SAFETY: the mapping is plain memory that no thread owns; slots are handed out by an atomic free list, and each is
-// reached only through the one `Buf` that has it.
-unsafe impl Send for PoolMemory {}
-// SAFETY: as for `Send`; all shared state is atomic.
-unsafe impl Sync for PoolMemory {}
 
 impl Deref for Buf {
     type Target = [u8];

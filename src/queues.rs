@@ -164,10 +164,16 @@ impl Queues {
         self.poisoned
     }
 
+    /// Not a ring of the parent process, nor one that lost completions.
+    #[inline(always)]
+    pub(crate) fn is_usable(&self) -> bool {
+        self.mark.is_alive() && !self.poisoned
+    }
+
     /// Refuses a ring of the parent process, and one that lost completions.
     #[inline]
     pub(crate) fn check_usable(&self) -> Result<()> {
-        if self.mark.is_alive() && !self.poisoned { Ok(()) } else { Err(self.why_unusable().into()) }
+        if self.is_usable() { Ok(()) } else { Err(self.why_unusable().into()) }
     }
 
     #[cold]
@@ -186,7 +192,7 @@ impl Queues {
     /// As [`Queues::reserve`], `ahead` entries behind the tail.
     #[inline]
     pub(crate) fn reserve_ahead(&mut self, ahead: u32) -> Option<NonNull<sys::io_uring_sqe>> {
-        if self.check_usable().is_err() {
+        if !self.is_usable() {
             return None;
         }
         // SAFETY: the ring is set up; `sq` is only used by us, and the kernel shares nothing of it but what the pointers
@@ -265,7 +271,7 @@ impl Queues {
     /// Why there is no room for an entry.
     #[cold]
     pub(crate) fn why_not(&self) -> RejectReason {
-        if self.check_usable().is_ok() { RejectReason::QueueFull } else { self.why_unusable() }
+        if self.is_usable() { RejectReason::QueueFull } else { self.why_unusable() }
     }
 
     /// Submits what is in the queue and waits until `wait` completions are there.
@@ -325,7 +331,7 @@ impl Queues {
     /// of each entry of the safe interface. With SQPOLL a kernel thread reads the queue on its own, so that only what was
     /// not published to it is taken back.
     pub(crate) fn withdraw_unsubmitted(&mut self, mut withdrawn: impl FnMut(u64)) {
-        if self.check_usable().is_err() {
+        if !self.is_usable() {
             return;
         }
         // SAFETY: the ring is set up and ours.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use liburing_sys as sys;
 
-use crate::core::{Core, Operation, Target, transfer_opcode};
+use crate::core::{Core, Operation, Target};
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::file::FixedFile;
 use crate::operations::Starter;
@@ -146,7 +146,7 @@ impl<'scope, 'env, B> Scope<'scope, 'env, B> {
     ///
     /// # Errors
     ///
-    /// See [`RejectReason`].
+    /// Gives the memory back where nothing was started; see [`RejectReason`].
     #[doc(alias("io_uring_prep_read", "IORING_OP_READ"))]
     #[inline]
     pub fn read(
@@ -154,8 +154,10 @@ impl<'scope, 'env, B> Scope<'scope, 'env, B> {
         file: &'env impl ScopedFile,
         memory: &'env mut [u8],
         offset: u64,
-    ) -> Result<ScopedOperation<'scope>, Rejected<()>> {
-        self.transfer(true, file, address_of(memory.as_mut_ptr()), memory.len(), offset)
+    ) -> Result<ScopedOperation<'scope>, Rejected<&'env mut [u8]>> {
+        let (address, length) = (address_of(memory.as_mut_ptr()), memory.len());
+        let operation = Operation { offset, ..Operation::new(sys::IORING_OP_READ) };
+        self.start(file, operation, address, length).map_err(|reason| Rejected::new(reason, memory))
     }
 
     /// Writes `memory` at `offset`; `u64::MAX` is the file's own position.
@@ -170,8 +172,10 @@ impl<'scope, 'env, B> Scope<'scope, 'env, B> {
         file: &'env impl ScopedFile,
         memory: &'env [u8],
         offset: u64,
-    ) -> Result<ScopedOperation<'scope>, Rejected<()>> {
-        self.transfer(false, file, address_of(memory.as_ptr()), memory.len(), offset)
+    ) -> Result<ScopedOperation<'scope>, Rejected<&'env [u8]>> {
+        let operation = Operation { offset, ..Operation::new(sys::IORING_OP_WRITE) };
+        let started = self.start(file, operation, address_of(memory.as_ptr()), memory.len());
+        started.map_err(|reason| Rejected::new(reason, memory))
     }
 
     /// Reads at `offset` into one piece of memory after the other.
@@ -185,9 +189,11 @@ impl<'scope, 'env, B> Scope<'scope, 'env, B> {
         file: &'env impl ScopedFile,
         memory: &'env mut [IoSliceMut<'env>],
         offset: u64,
-    ) -> Result<ScopedOperation<'scope>, Rejected<()>> {
+    ) -> Result<ScopedOperation<'scope>, Rejected<&'env mut [IoSliceMut<'env>]>> {
         // The standard library promises that these are iovecs to C.
-        self.vectored(sys::IORING_OP_READV, file, address_of(memory.as_mut_ptr()), memory.len(), offset)
+        let (address, pieces) = (address_of(memory.as_mut_ptr()), memory.len());
+        let started = self.vectored(sys::IORING_OP_READV, file, address, pieces, offset);
+        started.map_err(|reason| Rejected::new(reason, memory))
     }
 
     /// Writes one piece of memory after the other at `offset`.
@@ -201,8 +207,9 @@ impl<'scope, 'env, B> Scope<'scope, 'env, B> {
         file: &'env impl ScopedFile,
         memory: &'env [IoSlice<'env>],
         offset: u64,
-    ) -> Result<ScopedOperation<'scope>, Rejected<()>> {
-        self.vectored(sys::IORING_OP_WRITEV, file, address_of(memory.as_ptr()), memory.len(), offset)
+    ) -> Result<ScopedOperation<'scope>, Rejected<&'env [IoSlice<'env>]>> {
+        let started = self.vectored(sys::IORING_OP_WRITEV, file, address_of(memory.as_ptr()), memory.len(), offset);
+        started.map_err(|reason| Rejected::new(reason, memory))
     }
 
     /// Receives into `memory`; `flags` are those of `recv(2)`.
@@ -216,9 +223,10 @@ impl<'scope, 'env, B> Scope<'scope, 'env, B> {
         socket: &'env impl ScopedFile,
         memory: &'env mut [u8],
         flags: i32,
-    ) -> Result<ScopedOperation<'scope>, Rejected<()>> {
+    ) -> Result<ScopedOperation<'scope>, Rejected<&'env mut [u8]>> {
+        let (address, length) = (address_of(memory.as_mut_ptr()), memory.len());
         let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_RECV) };
-        self.start(socket, operation, address_of(memory.as_mut_ptr()), memory.len())
+        self.start(socket, operation, address, length).map_err(|reason| Rejected::new(reason, memory))
     }
 
     /// Sends `memory`; `flags` are those of `send(2)`.
@@ -232,21 +240,10 @@ impl<'scope, 'env, B> Scope<'scope, 'env, B> {
         socket: &'env impl ScopedFile,
         memory: &'env [u8],
         flags: i32,
-    ) -> Result<ScopedOperation<'scope>, Rejected<()>> {
+    ) -> Result<ScopedOperation<'scope>, Rejected<&'env [u8]>> {
         let operation = Operation { operation_flags: send_flags(flags), ..Operation::new(sys::IORING_OP_SEND) };
-        self.start(socket, operation, address_of(memory.as_ptr()), memory.len())
-    }
-
-    #[inline]
-    fn transfer(
-        &mut self,
-        is_read: bool,
-        file: &impl ScopedFile,
-        address: u64,
-        length: usize,
-        offset: u64,
-    ) -> Result<ScopedOperation<'scope>, Rejected<()>> {
-        self.start(file, Operation { offset, ..Operation::new(transfer_opcode(is_read, false)) }, address, length)
+        let started = self.start(socket, operation, address_of(memory.as_ptr()), memory.len());
+        started.map_err(|reason| Rejected::new(reason, memory))
     }
 
     fn vectored(
@@ -256,9 +253,9 @@ impl<'scope, 'env, B> Scope<'scope, 'env, B> {
         address: u64,
         pieces: usize,
         offset: u64,
-    ) -> Result<ScopedOperation<'scope>, Rejected<()>> {
+    ) -> Result<ScopedOperation<'scope>, RejectReason> {
         if pieces > libc::UIO_MAXIOV as usize {
-            return Err(Rejected::new(RejectReason::TooLong, ()));
+            return Err(RejectReason::TooLong);
         }
         self.start(file, Operation { offset, ..Operation::new(opcode) }, address, pieces)
     }
@@ -270,13 +267,12 @@ impl<'scope, 'env, B> Scope<'scope, 'env, B> {
         mut operation: Operation,
         address: u64,
         length: usize,
-    ) -> Result<ScopedOperation<'scope>, Rejected<()>> {
-        let target = file.to_target(self.core).map_err(|reason| Rejected::new(reason, ()))?;
+    ) -> Result<ScopedOperation<'scope>, RejectReason> {
+        let target = file.to_target(self.core)?;
         operation.address = address;
         // The kernel transfers less than that at once.
         operation.length = u32::try_from(length).unwrap_or(u32::MAX);
-        let ticket =
-            self.core.start(target, operation, Held::Borrowed).map_err(|(reason, _)| Rejected::new(reason, ()))?;
+        let ticket = self.core.start(target, operation, Held::Borrowed).map_err(|(reason, _)| reason)?;
         Ok(ScopedOperation { ticket, scope: PhantomData })
     }
 
@@ -291,7 +287,7 @@ impl<'scope, 'env, B> Scope<'scope, 'env, B> {
                 return check(finished.result, "io_uring operation");
             }
             if !self.core.knows(operation.ticket) {
-                // Of a ring of the same scope's length: lifetimes don't tell two scopes of one closure apart.
+                self.core.check_usable()?;
                 return Err(Error::new(ErrorKind::InvalidInput, "the operation is of another scope"));
             }
             match self.core.submit_and_wait(1) {

@@ -164,11 +164,11 @@ impl SharedRing {
         let mut finished = None;
         self.wait_until(|core| {
             if finished.is_none() {
-                finished = core.take(ticket);
+                finished = core.take(ticket).map(|finished| core.done(finished));
             }
             finished.is_some() || !core.knows(ticket)
         })?;
-        finished.map(Done::new).ok_or_else(|| {
+        finished.ok_or_else(|| {
             let message = "the ticket is of another ring, or was waited for already";
             Error::new(ErrorKind::InvalidInput, message)
         })

@@ -7,13 +7,17 @@ mod device;
 #[cfg(target_os = "linux")]
 #[cfg(any(feature = "link", feature = "dlopen"))]
 mod uring {
+    mod chain;
     mod drop;
     mod fork;
+    mod operations;
     #[cfg(feature = "block")]
     mod process;
+    mod provided;
     mod raw;
     mod register;
     mod ring;
+    mod scope;
     mod shared;
     #[cfg(feature = "block")]
     mod threads;

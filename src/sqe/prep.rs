@@ -27,7 +27,8 @@ macro_rules! contract {
          then nobody else writes to what the kernel reads, and nobody else uses what it writes."
     };
     (group) => {
-        "* The buffers of the group that it takes its buffers from are lent to it in the same way."
+        "* With [`SqeFlags::BUFFER_SELECT`](crate::SqeFlags::BUFFER_SELECT), the buffers of the group that it takes its \
+         buffers from are lent to it in the same way."
     };
     (number) => {
         "* What it names by number (a descriptor, an index of a registered file, an address, a process) is the caller's to \
@@ -191,7 +192,7 @@ preps! {
 
     /// Reads `length` bytes at `offset`; at the file's own position where that is `u64::MAX`.
     #[doc(alias = "io_uring_prep_read")]
-    unsafe(file, memory) fn prep_read(file: RawFd, buffer: *mut u8, length: u32, offset: u64)
+    unsafe(file, memory, group) fn prep_read(file: RawFd, buffer: *mut u8, length: u32, offset: u64)
         = io_uring_prep_read(file, buffer.cast(), length, offset), since "2.0", Linux "5.6";
 
     /// Writes `length` bytes at `offset`; at the file's own position where that is `u64::MAX`.
@@ -211,13 +212,14 @@ preps! {
 
     /// Reads into several buffers, one after the other.
     #[doc(alias = "io_uring_prep_readv")]
-    unsafe(file, memory) fn prep_readv(file: RawFd, vectors: *const libc::iovec, count: u32, offset: u64)
+    unsafe(file, memory, group) fn prep_readv(file: RawFd, vectors: *const libc::iovec, count: u32, offset: u64)
         = io_uring_prep_readv(file, vectors, count, offset), since "2.0", Linux "5.1";
 
     /// As [`Sqe::prep_readv`], with `RWF_*` flags.
     #[doc(alias = "io_uring_prep_readv2")]
-    unsafe(file, memory) fn prep_readv2(file: RawFd, vectors: *const libc::iovec, count: u32, offset: u64, flags: i32)
-        = io_uring_prep_readv2(file, vectors, count, offset, flags), since "2.2", Linux "5.1";
+    unsafe(file, memory, group) fn prep_readv2(
+        file: RawFd, vectors: *const libc::iovec, count: u32, offset: u64, flags: i32,
+    ) = io_uring_prep_readv2(file, vectors, count, offset, flags), since "2.2", Linux "5.1";
 
     /// Writes out of several buffers, one after the other.
     #[doc(alias = "io_uring_prep_writev")]
@@ -546,7 +548,7 @@ preps! {
 
     /// Sends `length` bytes.
     #[doc(alias = "io_uring_prep_send")]
-    unsafe(file, memory) fn prep_send(socket: RawFd, buffer: *const u8, length: usize, flags: i32)
+    unsafe(file, memory, group) fn prep_send(socket: RawFd, buffer: *const u8, length: usize, flags: i32)
         = io_uring_prep_send(socket, buffer.cast(), length, flags), since "2.0", Linux "5.6";
 
     /// Sends as many provided buffers of the group that [`Queued::set_buf_group`] sets as there are, or `length` bytes.
@@ -565,7 +567,7 @@ preps! {
 
     /// Sends a message with its address and control data.
     #[doc(alias = "io_uring_prep_sendmsg")]
-    unsafe(file, memory) fn prep_sendmsg(socket: RawFd, message: *const libc::msghdr, flags: u32)
+    unsafe(file, memory, group) fn prep_sendmsg(socket: RawFd, message: *const libc::msghdr, flags: u32)
         = io_uring_prep_sendmsg(socket, message, flags), since "2.0", Linux "5.3";
 
     /// Sends `length` bytes without a copy. The final completion, a second one, says that the buffer is free.

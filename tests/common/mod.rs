@@ -62,3 +62,24 @@ pub fn pipe() -> (std::fs::File, std::fs::File) {
     // SAFETY: made just now, and owned by nobody else.
     ends.map(|end| unsafe { std::fs::File::from_raw_fd(end) }).into()
 }
+
+/// Whether this is the process that a test started for itself alone, so that what it counts is its own. Where it is not,
+/// starts it, and passes on what it says.
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+#[track_caller]
+pub fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "SYSURING_TEST_ALONE";
+
+    if std::env::var_os(ALONE).is_some_and(|alone| alone == test) {
+        return true;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, test)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{test}: {}\n{text}", output.status);
+    text.lines().filter_map(|line| line.split_once("skipped: ")).for_each(|(_, why)| skip(why));
+    false
+}

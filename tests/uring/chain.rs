@@ -1,0 +1,164 @@
+//! Operations that start one after another.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sysuring::{Done, Error, ErrorKind, Operations as _, Pool, RejectReason, Ring, UserData};
+
+use crate::common;
+
+fn finish(ring: &mut Ring, count: usize) -> Vec<Done> {
+    let mut done = Vec::new();
+    while done.len() < count {
+        ring.submit_and_wait(1).unwrap();
+        done.extend(ring.completions().filter_map(|completion| completion.into_done()));
+    }
+    done
+}
+
+fn result_of(done: &[Done], ticket: sysuring::Ticket) -> i32 {
+    done.iter().find(|done| done.ticket() == ticket).expect("it has ended").raw_result()
+}
+
+#[test]
+fn operations_of_a_chain_come_one_after_another() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let directory = common::directory();
+    let path = directory.path().join("file");
+    let file = File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
+    let file = ring.register_file(&file).unwrap();
+    let pool = Pool::new(2, 4096).unwrap();
+    for round in 0..20 {
+        let (mut buf, other) = (pool.lease().unwrap(), pool.lease().unwrap());
+        buf.fill(round);
+        let read = ring
+            .chain(|chain| -> Result<_, Error> {
+                chain.write(&file, buf, 4096, 0)?;
+                chain.fsync(&file, true)?;
+                Ok(chain.read(&file, other, 4096, 0)?)
+            })
+            .unwrap();
+        let done = finish(&mut ring, 3);
+        assert!(done.iter().all(|done| done.raw_result() >= 0), "{done:?}");
+        let buf = done.into_iter().find(|done| done.ticket() == read).unwrap().into_buf().unwrap();
+        assert!(buf.iter().all(|byte| *byte == round), "the read came after the write");
+    }
+}
+
+#[test]
+fn what_fails_ends_a_chain_but_not_a_hard_one() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let directory = common::directory();
+    fs::write(directory.path().join("file"), "short").unwrap();
+    let file = ring.register_file(&File::open(directory.path().join("file")).unwrap()).unwrap();
+    let pool = Pool::new(1, 4096).unwrap();
+    // Less than was asked for is a failure as well.
+    let chain = |chain: &mut sysuring::Chain<'_>| -> Result<_, Error> {
+        Ok((chain.read(&file, pool.lease().unwrap(), 4096, 0)?, chain.nop()?, chain.nop()?))
+    };
+    let (read, first, second) = ring.chain(chain).unwrap();
+    let done = finish(&mut ring, 3);
+    assert_eq!([read, first, second].map(|ticket| result_of(&done, ticket)), [5, -libc::ECANCELED, -libc::ECANCELED]);
+    drop(done);
+    let (read, first, second) = ring.hard_chain(chain).unwrap();
+    let done = finish(&mut ring, 3);
+    assert_eq!([read, first, second].map(|ticket| result_of(&done, ticket)), [5, 0, 0]);
+}
+
+#[test]
+fn a_chain_that_is_given_up_never_happens() {
+    let Some(mut ring) = common::ring(4) else { return };
+    let directory = common::directory();
+    let path = directory.path().join("file");
+    let file = ring.register_file(&File::create(&path).unwrap()).unwrap();
+    let pool = Pool::new(3, 64).unwrap();
+    // A raw entry and one of the safe interface are in the queue already.
+    ring.get_sqe().unwrap().prep_nop().set_data64(UserData::from(7));
+    let before = ring.nop().unwrap();
+
+    let given_up = ring.chain(|chain| -> Result<(), Error> {
+        chain.write(&file, pool.lease().unwrap(), 64, 0)?;
+        chain.write(&file, pool.lease().unwrap(), 64, 0)?;
+        // There is no room for a third.
+        Ok(chain.write(&file, pool.lease().unwrap(), 64, 0).map(drop)?)
+    });
+    assert_eq!(given_up.unwrap_err().kind(), ErrorKind::Full);
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        ring.chain(|chain| -> Result<(), Error> {
+            chain.write(&file, pool.lease().unwrap(), 64, 0)?;
+            chain.close(File::open("/dev/null").unwrap().into()).unwrap();
+            panic!("asked to")
+        })
+    }));
+    assert!(unwound.is_err());
+    let leases: Vec<_> = std::iter::from_fn(|| pool.lease()).collect();
+    assert_eq!((leases.len(), ring.in_flight()), (3, 1), "all leases are back");
+    drop(leases);
+
+    // The file's entry is free again when its handle goes: nothing of the chain counts on it.
+    drop(file);
+    let done = finish(&mut ring, 1);
+    assert_eq!(done[0].ticket(), before);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0, "nothing was written");
+    let (mut first, mut second) = (0, 0);
+    ring.chain(|chain| -> Result<(), Error> {
+        first = usize::from(chain.nop().is_ok());
+        second = usize::from(chain.nop().is_ok());
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(finish(&mut ring, 2).len(), first + second);
+}
+
+#[test]
+fn a_chain_longer_than_the_queue_is_an_error_of_its_own() {
+    let Some(mut ring) = common::ring(2) else { return };
+    let too_long = ring.chain(|chain| {
+        chain.nop()?;
+        chain.nop()?;
+        chain.nop().map(drop)
+    });
+    assert_eq!(too_long.unwrap_err().reason(), RejectReason::ChainTooLong);
+    ring.nop().unwrap();
+    let no_room = ring.chain(|chain| {
+        chain.nop()?;
+        chain.nop().map(drop)
+    });
+    assert_eq!(no_room.unwrap_err().reason(), RejectReason::QueueFull);
+    ring.chain(|_| Ok::<_, ()>(())).unwrap();
+    assert_eq!(ring.submit().unwrap(), 1, "the one that was there before");
+}
+
+#[test]
+fn a_link_timeout_ends_what_takes_too_long() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let (reader, _writer) = common::pipe();
+    let reader = Arc::new(OwnedFd::from(reader));
+    let pool = Pool::new(1, 64).unwrap();
+    let start = Instant::now();
+    let (read, limit) = ring
+        .chain(|chain| -> Result<_, Error> {
+            let read = chain.read(&reader, pool.lease().unwrap(), 64, 0)?;
+            Ok((read, chain.link_timeout(Duration::from_millis(20))?))
+        })
+        .unwrap();
+    let done = finish(&mut ring, 2);
+    assert_eq!(result_of(&done, read), -libc::ECANCELED);
+    assert_eq!(result_of(&done, limit), -libc::ETIME);
+    assert!(start.elapsed() >= Duration::from_millis(20));
+}
+
+#[test]
+fn a_drained_operation_waits_for_those_before() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let first = ring.timeout(Duration::from_millis(20)).unwrap();
+    let last = ring.drained().nop().unwrap();
+    let forced = ring.forced_async().nop().unwrap();
+    let done = finish(&mut ring, 3);
+    let order: Vec<_> = done.iter().map(Done::ticket).collect();
+    assert_eq!(order, [first, last, forced], "what comes after a drained one waits as well");
+    ring.nop().unwrap();
+    assert_eq!(finish(&mut ring, 1)[0].raw_result(), 0);
+}
