@@ -69,6 +69,8 @@ mod chain;
 mod completion;
 #[cfg(uring)]
 mod core;
+#[cfg(all(test, uring))]
+mod coverage;
 #[cfg(uring)]
 mod file;
 #[cfg(uring)]

@@ -28,7 +28,7 @@ pub struct Cqe {
 
 impl Cqe {
     /// What the entry was given by [`Queued::set_data64`](crate::Queued::set_data64).
-    #[doc(alias = "io_uring_cqe_get_data64")]
+    #[doc(alias("io_uring_cqe_get_data64", "io_uring_cqe_get_data"))]
     #[must_use]
     pub fn user_data(&self) -> u64 {
         self.user_data
@@ -381,7 +381,8 @@ impl Queues {
         Some(cqe)
     }
 
-    /// Accounts for a CQE of the raw interface.
+    /// Accounts for a CQE of the raw interface. One that no entry of this ring asked for, a message or the tag of a file,
+    /// cannot be told apart: the count is too low by it until the raw entries in flight have ended.
     #[inline]
     pub(crate) fn count_raw(&mut self, cqe: &Cqe) {
         if cqe.flags & sys::IORING_CQE_F_MORE == 0 {
