@@ -462,13 +462,9 @@ fn registrations_say_since_when_they_are_there() {
         let minor: u32 = since.split('.').nth(1).unwrap().parse().unwrap();
         assert_eq!(block.contains("#[cfg(liburing_"), minor > 3, "{function} is of {since}");
         assert!(minor <= 3 || block.contains(&format!("#[cfg({gate})]")), "{function} is of {since}");
-        if let Some((_, required)) = block.split_once("_for(\"") {
-            let required = required.split('"').next().unwrap();
-            assert!(
-                block.matches(&format!("\"{required}\"")).count() > 1,
-                "{required} is no alias of what requires it"
-            );
-        }
+        let required = format!("ring_for(\"{function}\")");
+        assert_eq!(block.contains("ring_for(\""), minor > 3, "{function} is of {since}");
+        assert!(minor <= 3 || block.contains(&required), "{function}: another function is required");
         found += 1;
     }
     assert!(found > 40, "the sources are not written as they were: {found}");

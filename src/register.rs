@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use liburing_sys as sys;
 
+#[cfg(liburing_2_4)]
 use crate::Library;
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::ring::Ring;
@@ -24,11 +25,17 @@ use crate::sqe::UserData;
 /// each fails with [`ErrorKind::Unsupported`] where the library that runs lacks the function, with the version that brought
 /// it, and on a ring that can't be used any more.
 impl<B> Ring<B> {
-    /// The ring for a call of this name, where it can be used and the library has the function.
-    fn ring_for(&mut self, function: &str) -> Result<*mut sys::io_uring> {
+    /// The ring, for a function that every library from 2.3 on has, where it can be used.
+    fn usable(&mut self) -> Result<*mut sys::io_uring> {
         self.core().check_usable()?;
-        Library::require(function)?;
         Ok(self.as_raw())
+    }
+
+    /// The ring, for a function that the library may be too old for.
+    #[cfg(liburing_2_4)]
+    fn ring_for(&mut self, function: &str) -> Result<*mut sys::io_uring> {
+        Library::require(function)?;
+        self.usable()
     }
 
     // ---- buffers
@@ -42,7 +49,7 @@ impl<B> Ring<B> {
     /// [`ErrorKind::Busy`] where there is a table already; what the kernel reports.
     #[doc(alias = "io_uring_register_buffers_sparse")]
     pub fn register_buffers_sparse(&mut self, count: u32) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_buffers_sparse")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours; an empty table lends nothing.
         let returned = unsafe { sys::io_uring_register_buffers_sparse(ring, count) };
         self.made_buffers(returned)
@@ -64,7 +71,7 @@ impl<B> Ring<B> {
     #[doc(alias = "io_uring_register_buffers_tags")]
     pub unsafe fn register_buffers_tags(&mut self, buffers: &[libc::iovec], tags: &[UserData]) -> Result<()> {
         let count = as_many(buffers.len(), tags)?;
-        let ring = self.ring_for("io_uring_register_buffers_tags")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours; both arrays are read during the call; the caller vouches for the memory.
         let returned =
             unsafe { sys::io_uring_register_buffers_tags(ring, buffers.as_ptr(), tags.as_ptr().cast(), count) };
@@ -92,7 +99,7 @@ impl<B> Ring<B> {
         tags: &[UserData],
     ) -> Result<u32> {
         let count = as_many(buffers.len(), tags)?;
-        let ring = self.ring_for("io_uring_register_buffers_update_tag")?;
+        let ring = self.usable()?;
         if !self.core().queues().raw_buffers {
             return Err(not_raw("buffers", "register_buffers"));
         }
@@ -188,7 +195,7 @@ impl<B> Ring<B> {
     /// ```
     #[doc(alias = "io_uring_register_files")]
     pub fn register_files(&mut self, files: &[Option<BorrowedFd<'_>>]) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_files")?;
+        let ring = self.usable()?;
         let files = numbers(files);
         // SAFETY: the ring is set up and ours; the array is read during the call.
         let returned = unsafe { sys::io_uring_register_files(ring, files.as_ptr(), files.len() as u32) };
@@ -204,7 +211,7 @@ impl<B> Ring<B> {
     /// As for [`Ring::register_files`].
     #[doc(alias = "io_uring_register_files_sparse")]
     pub fn register_files_sparse(&mut self, count: u32) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_files_sparse")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours.
         let returned = unsafe { sys::io_uring_register_files_sparse(ring, count) };
         self.made_files(returned)
@@ -221,7 +228,7 @@ impl<B> Ring<B> {
     #[doc(alias = "io_uring_register_files_tags")]
     pub fn register_files_tags(&mut self, files: &[Option<BorrowedFd<'_>>], tags: &[UserData]) -> Result<()> {
         let count = as_many(files.len(), tags)?;
-        let ring = self.ring_for("io_uring_register_files_tags")?;
+        let ring = self.usable()?;
         let files = numbers(files);
         // SAFETY: the ring is set up and ours; both arrays are read during the call.
         let returned = unsafe { sys::io_uring_register_files_tags(ring, files.as_ptr(), tags.as_ptr().cast(), count) };
@@ -237,7 +244,7 @@ impl<B> Ring<B> {
     /// [`ErrorKind::InvalidInput`] where the table is not the raw interface's; what the kernel reports.
     #[doc(alias = "io_uring_register_files_update")]
     pub fn register_files_update(&mut self, first: u32, files: &[Option<BorrowedFd<'_>>]) -> Result<u32> {
-        let ring = self.ring_with_files("io_uring_register_files_update")?;
+        let ring = self.with_files()?;
         let files = numbers(files);
         // SAFETY: the ring is set up and ours; the array is read during the call. The table is the raw interface's.
         let returned = unsafe { sys::io_uring_register_files_update(ring, first, files.as_ptr(), files.len() as u32) };
@@ -259,7 +266,7 @@ impl<B> Ring<B> {
         tags: &[UserData],
     ) -> Result<u32> {
         let count = as_many(files.len(), tags)?;
-        let ring = self.ring_with_files("io_uring_register_files_update_tag")?;
+        let ring = self.with_files()?;
         let files = numbers(files);
         // SAFETY: the ring is set up and ours; both arrays are read during the call. The table is the raw interface's.
         let returned = unsafe {
@@ -278,7 +285,7 @@ impl<B> Ring<B> {
     /// interface's; what the kernel reports.
     #[doc(alias = "io_uring_unregister_files")]
     pub fn unregister_files(&mut self) -> Result<()> {
-        let ring = self.ring_with_files("io_uring_unregister_files")?;
+        let ring = self.with_files()?;
         if !self.core().is_idle() {
             // Before Linux 6.13 the kernel waits for them, and on 6.1 for ever.
             let message = "operations are in flight on the ring; wait for them before files are unregistered";
@@ -300,14 +307,14 @@ impl<B> Ring<B> {
     /// What the kernel reports.
     #[doc(alias = "io_uring_register_file_alloc_range")]
     pub fn register_file_alloc_range(&mut self, first: u32, count: u32) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_file_alloc_range")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours; what is free is for anybody who asks.
         let returned = unsafe { sys::io_uring_register_file_alloc_range(ring, first, count) };
         check(returned, "set the range of registered files to choose from").map(drop)
     }
 
-    fn ring_with_files(&mut self, function: &str) -> Result<*mut sys::io_uring> {
-        let ring = self.ring_for(function)?;
+    fn with_files(&mut self) -> Result<*mut sys::io_uring> {
+        let ring = self.usable()?;
         if self.core().queues().raw_files { Ok(ring) } else { Err(not_raw("files", "register_files")) }
     }
 
@@ -350,7 +357,7 @@ impl<B> Ring<B> {
     /// ```
     #[doc(alias = "io_uring_register_eventfd")]
     pub fn register_eventfd(&mut self, eventfd: &impl AsFd) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_eventfd")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours; the kernel takes a reference to the file during the call.
         let returned = unsafe { sys::io_uring_register_eventfd(ring, eventfd.as_fd().as_raw_fd()) };
         check(returned, "register an eventfd").map(drop)
@@ -365,7 +372,7 @@ impl<B> Ring<B> {
     /// As for [`Ring::register_eventfd`].
     #[doc(alias = "io_uring_register_eventfd_async")]
     pub fn register_eventfd_async(&mut self, eventfd: &impl AsFd) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_eventfd_async")?;
+        let ring = self.usable()?;
         // SAFETY: as for `register_eventfd`.
         let returned = unsafe { sys::io_uring_register_eventfd_async(ring, eventfd.as_fd().as_raw_fd()) };
         check(returned, "register an eventfd").map(drop)
@@ -380,7 +387,7 @@ impl<B> Ring<B> {
     /// What the kernel reports: ENXIO where there is none.
     #[doc(alias = "io_uring_unregister_eventfd")]
     pub fn unregister_eventfd(&mut self) -> Result<()> {
-        let ring = self.ring_for("io_uring_unregister_eventfd")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours.
         check(unsafe { sys::io_uring_unregister_eventfd(ring) }, "unregister the eventfd").map(drop)
     }
@@ -404,7 +411,7 @@ impl<B> Ring<B> {
     /// EOPNOTSUPP where the kernel is too old.
     #[doc(alias = "io_uring_cq_eventfd_toggle")]
     pub fn cq_eventfd_toggle(&mut self, on: bool) -> Result<()> {
-        let ring = self.ring_for("io_uring_cq_eventfd_toggle")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours.
         check(unsafe { sys::io_uring_cq_eventfd_toggle(ring, on) }, "switch the eventfd").map(drop)
     }
@@ -420,7 +427,7 @@ impl<B> Ring<B> {
     /// [`ErrorKind::AlreadyExists`] where it is registered; what the kernel reports. The ring works without.
     #[doc(alias = "io_uring_register_ring_fd")]
     pub fn register_ring_fd(&mut self) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_ring_fd")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up; both are plain fields.
         if unsafe { (*ring).enter_ring_fd != (*ring).ring_fd } {
             // Libraries before 2.4 would register it again, and forget the first registration.
@@ -440,7 +447,7 @@ impl<B> Ring<B> {
     /// the kernel reports.
     #[doc(alias = "io_uring_unregister_ring_fd")]
     pub fn unregister_ring_fd(&mut self) -> Result<()> {
-        let ring = self.ring_for("io_uring_unregister_ring_fd")?;
+        let ring = self.usable()?;
         if self.core().queues().descriptor() < 0 {
             let message = "the ring's descriptor is closed, and its registration is all that reaches the ring";
             return Err(Error::new(ErrorKind::InvalidInput, message));
@@ -477,7 +484,7 @@ impl<B> Ring<B> {
     /// What the kernel reports.
     #[doc(alias = "io_uring_register_personality")]
     pub fn register_personality(&mut self) -> Result<u16> {
-        let ring = self.ring_for("io_uring_register_personality")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours.
         let number = check(unsafe { sys::io_uring_register_personality(ring) }, "register credentials")?;
         // The kernel counts to what an entry's field holds.
@@ -493,7 +500,7 @@ impl<B> Ring<B> {
     /// EINVAL where there is none of this number.
     #[doc(alias = "io_uring_unregister_personality")]
     pub fn unregister_personality(&mut self, personality: u16) -> Result<()> {
-        let ring = self.ring_for("io_uring_unregister_personality")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours; operations in flight hold their credentials.
         let returned = unsafe { sys::io_uring_unregister_personality(ring, personality.into()) };
         check(returned, "unregister credentials").map(drop)
@@ -510,7 +517,7 @@ impl<B> Ring<B> {
     /// What the kernel reports: EBADFD on a ring that is enabled.
     #[doc(alias = "io_uring_register_restrictions")]
     pub fn register_restrictions(&mut self, restrictions: &[sys::io_uring_restriction]) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_restrictions")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours; the array is read during the call.
         let returned = unsafe {
             sys::io_uring_register_restrictions(ring, restrictions.as_ptr().cast_mut(), restrictions.len() as u32)
@@ -527,7 +534,7 @@ impl<B> Ring<B> {
     /// What the kernel reports.
     #[doc(alias = "io_uring_register_iowq_aff")]
     pub fn register_iowq_aff(&mut self, processors: &libc::cpu_set_t) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_iowq_aff")?;
+        let ring = self.usable()?;
         let processors: *const libc::cpu_set_t = processors;
         // SAFETY: the ring is set up and ours; the set, whose size is told, is read during the call.
         let returned =
@@ -544,7 +551,7 @@ impl<B> Ring<B> {
     /// What the kernel reports.
     #[doc(alias = "io_uring_unregister_iowq_aff")]
     pub fn unregister_iowq_aff(&mut self) -> Result<()> {
-        let ring = self.ring_for("io_uring_unregister_iowq_aff")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours.
         check(unsafe { sys::io_uring_unregister_iowq_aff(ring) }, "choose all processors").map(drop)
     }
@@ -559,7 +566,7 @@ impl<B> Ring<B> {
     /// What the kernel reports.
     #[doc(alias = "io_uring_register_iowq_max_workers")]
     pub fn register_iowq_max_workers(&mut self, mut most: [u32; 2]) -> Result<[u32; 2]> {
-        let ring = self.ring_for("io_uring_register_iowq_max_workers")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours; both numbers are read and written during the call.
         let returned = unsafe { sys::io_uring_register_iowq_max_workers(ring, most.as_mut_ptr()) };
         check(returned, "limit the kernel's threads")?;
@@ -638,7 +645,7 @@ impl<B> Ring<B> {
     /// [`ErrorKind::Unsupported`] where the kernel can't be asked.
     #[doc(alias("io_uring_opcode_supported", "io_uring_get_probe_ring", "io_uring_register_probe"))]
     pub fn opcode_supported(&mut self, opcode: u8) -> Result<bool> {
-        let ring = self.ring_for("io_uring_get_probe_ring")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours; the probe is liburing's, and is given back once.
         unsafe {
             let probe = sys::io_uring_get_probe_ring(ring);
@@ -673,7 +680,7 @@ impl<B> Ring<B> {
         flags: u32,
         limit: Option<Duration>,
     ) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_sync_cancel")?;
+        let ring = self.usable()?;
         // SAFETY: all zeroes is a value of this plain structure.
         let mut cancel = unsafe { std::mem::zeroed::<sys::io_uring_sync_cancel_reg>() };
         (cancel.addr, cancel.fd, cancel.flags) = (user_data.get(), file, flags);
@@ -709,7 +716,7 @@ impl<B> Ring<B> {
     /// What the kernel reports: EEXIST where the group has one.
     #[doc(alias = "io_uring_register_buf_ring")]
     pub unsafe fn register_buf_ring(&mut self, register: &mut sys::io_uring_buf_reg, flags: u32) -> Result<()> {
-        let ring = self.ring_for("io_uring_register_buf_ring")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours; the caller vouches for the memory.
         check(unsafe { sys::io_uring_register_buf_ring(ring, register, flags) }, "register a ring of buffers").map(drop)
     }
@@ -727,7 +734,7 @@ impl<B> Ring<B> {
     /// What the kernel reports: ENOENT where there is no such group.
     #[doc(alias = "io_uring_unregister_buf_ring")]
     pub unsafe fn unregister_buf_ring(&mut self, group: u16) -> Result<()> {
-        let ring = self.ring_for("io_uring_unregister_buf_ring")?;
+        let ring = self.usable()?;
         // SAFETY: the ring is set up and ours; the caller vouches for the group.
         check(unsafe { sys::io_uring_unregister_buf_ring(ring, group.into()) }, "unregister a ring of buffers")
             .map(drop)

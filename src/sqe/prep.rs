@@ -132,6 +132,21 @@ preps! {
     safe fn prep_nop128() = io_uring_prep_nop128(), since "2.13", Linux "6.19";
 
     /// Completes after `time`, or after `count` other completions where that is not 0.
+    ///
+    /// ```
+    /// use sysuring::{Completion, Ring, sys};
+    /// # fn main() -> sysuring::Result<()> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let mut ring = Ring::with_entries(8)?;
+    /// let time = sys::__kernel_timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    /// // SAFETY: the time outlives the wait.
+    /// unsafe { ring.get_sqe().expect("the queue is empty").prep_timeout(&time, 0, 0) };
+    /// ring.submit_and_wait(1)?;
+    /// let Some(Completion::Raw(completion)) = ring.completions().next() else { panic!("one entry, one completion") };
+    /// assert_eq!(completion.raw_result(), -libc::ETIME);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "io_uring_prep_timeout")]
     unsafe(memory) fn prep_timeout(time: *const sys::__kernel_timespec, count: u32, flags: u32)
         = io_uring_prep_timeout(time.cast_mut(), count, flags), since "2.0", Linux "5.4";
@@ -314,6 +329,25 @@ preps! {
     // ---- descriptors and registered files
 
     /// Opens a file below a directory; the result is its descriptor.
+    ///
+    /// ```
+    /// use sysuring::{Completion, Ring};
+    /// use std::os::fd::{FromRawFd, OwnedFd};
+    /// # fn main() -> sysuring::Result<()> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let mut ring = Ring::with_entries(8)?;
+    /// let path = c"/proc/self/exe";
+    /// // SAFETY: the path is a constant.
+    /// unsafe { ring.get_sqe().expect("the queue is empty").prep_openat(libc::AT_FDCWD, path.as_ptr(), libc::O_RDONLY, 0) };
+    /// ring.submit_and_wait(1)?;
+    /// let Some(Completion::Raw(completion)) = ring.completions().next() else { panic!("one entry, one completion") };
+    /// let descriptor = completion.result()?;
+    /// // SAFETY: opened for us just now.
+    /// let file = unsafe { OwnedFd::from_raw_fd(descriptor as i32) };
+    /// # drop(file);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "io_uring_prep_openat")]
     unsafe(file, memory) fn prep_openat(directory: RawFd, path: *const c_char, flags: i32, mode: libc::mode_t)
         = io_uring_prep_openat(directory, path, flags, mode), since "2.0", Linux "5.6";
@@ -384,6 +418,25 @@ preps! {
     // ---- names in file systems
 
     /// Writes what `statx(2)` tells of a file to `status`.
+    ///
+    /// ```
+    /// use sysuring::{Completion, Ring};
+    /// # fn main() -> sysuring::Result<()> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let mut ring = Ring::with_entries(8)?;
+    /// let mut status = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    /// let entry = ring.get_sqe().expect("the queue is empty");
+    /// // SAFETY: the path is a constant, and the place for the answer outlives the wait.
+    /// unsafe { entry.prep_statx(libc::AT_FDCWD, c"/".as_ptr(), 0, libc::STATX_TYPE, status.as_mut_ptr()) };
+    /// ring.submit_and_wait(1)?;
+    /// let Some(Completion::Raw(completion)) = ring.completions().next() else { panic!("one entry, one completion") };
+    /// completion.result()?;
+    /// // SAFETY: the kernel filled it in.
+    /// let status = unsafe { status.assume_init() };
+    /// assert_eq!(u32::from(status.stx_mode) & libc::S_IFMT, libc::S_IFDIR);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "io_uring_prep_statx")]
     unsafe(file, memory) fn prep_statx(
         directory: RawFd, path: *const c_char, flags: i32, mask: u32, status: *mut libc::statx,
@@ -476,6 +529,19 @@ preps! {
         = io_uring_prep_socket_direct(domain, kind, protocol, index, flags), since "2.2", Linux "5.19";
 
     /// As [`Sqe::prep_socket`], as any registered file that is free; the result is its index.
+    ///
+    /// ```
+    /// use sysuring::{Completion, Ring};
+    /// # fn main() -> sysuring::Result<()> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let mut ring = Ring::with_entries(8)?;
+    /// ring.get_sqe().expect("the queue is empty").prep_socket_direct_alloc(libc::AF_UNIX, libc::SOCK_STREAM, 0, 0);
+    /// ring.submit_and_wait(1)?;
+    /// let Some(Completion::Raw(completion)) = ring.completions().next() else { panic!("one entry, one completion") };
+    /// assert!(completion.result().is_err(), "the ring has no table of files");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "io_uring_prep_socket_direct_alloc")]
     safe fn prep_socket_direct_alloc(domain: i32, kind: i32, protocol: i32, flags: u32)
         = io_uring_prep_socket_direct_alloc(domain, kind, protocol, flags), since "2.2", Linux "5.19";
@@ -611,6 +677,29 @@ preps! {
 
     /// Adds `count` buffers of `length` bytes each, numbered from `first` on, to a group, for operations that choose theirs
     /// when they need one. They are lent to the kernel until they come with a completion, or are removed.
+    ///
+    /// ```
+    /// use sysuring::{Completion, Ring, SqeFlags};
+    /// # fn main() -> sysuring::Result<()> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let mut ring = Ring::with_entries(8)?;
+    /// let mut buffers = [[0; 16]; 4];
+    /// let entry = ring.get_sqe().expect("the queue is empty");
+    /// // SAFETY: the buffers outlive everything that is waited for below, and are removed.
+    /// unsafe { entry.prep_provide_buffers(buffers.as_mut_ptr().cast(), 16, 4, 1, 0) };
+    /// ring.get_sqe().expect("there is room").prep_remove_buffers(4, 1).set_flags(SqeFlags::IO_DRAIN);
+    /// ring.submit_and_wait(2)?;
+    /// let results: Vec<_> = ring
+    ///     .completions()
+    ///     .map(|completion| match completion {
+    ///         Completion::Raw(completion) => completion.raw_result(),
+    ///         _ => unreachable!("only raw entries were started"),
+    ///     })
+    ///     .collect();
+    /// assert_eq!(results, [0, 4]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "io_uring_prep_provide_buffers")]
     unsafe(memory) fn prep_provide_buffers(buffers: *mut u8, length: i32, count: i32, group: u16, first: u16)
         = io_uring_prep_provide_buffers(buffers.cast(), length, count, group.into(), first.into()),
@@ -624,6 +713,24 @@ preps! {
     // ---- other rings
 
     /// Makes a completion with `result` and `data` on the ring `ring`.
+    ///
+    /// ```
+    /// use sysuring::{Completion, Ring, UserData};
+    /// # fn main() -> sysuring::Result<()> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let mut ring = Ring::with_entries(8)?;
+    /// let mut other = Ring::with_entries(8)?;
+    /// let entry = ring.get_sqe().expect("the queue is empty");
+    /// // SAFETY: the other ring is open, and what comes there is looked at below.
+    /// unsafe { entry.prep_msg_ring((*other.as_raw()).ring_fd, 42, UserData::from(7), 0) };
+    /// ring.submit_and_wait(1)?;
+    /// let Some(Completion::Raw(sent)) = ring.completions().next() else { panic!("one entry, one completion") };
+    /// # if sent.result().is_err() { return Ok(()) }
+    /// let Some(Completion::Raw(message)) = other.completions().next() else { panic!("one message, one completion") };
+    /// assert_eq!((message.user_data(), message.raw_result()), (7, 42));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "io_uring_prep_msg_ring")]
     unsafe(file, message) fn prep_msg_ring(ring: RawFd, result: u32, data: UserData, flags: u32)
         = io_uring_prep_msg_ring(ring, result, data.get(), flags), since "2.2", Linux "5.18";
