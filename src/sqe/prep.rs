@@ -659,12 +659,12 @@ preps! {
     unsafe(file, memory) fn prep_sendmsg_zc_fixed(socket: RawFd, message: *const libc::msghdr, flags: u32, index: u16)
         = io_uring_prep_sendmsg_zc_fixed(socket, message, flags, index.into()), since "2.10", Linux "6.15";
 
-    /// A command for a socket (`SOCKET_URING_OP_*`), such as setting an option.
+    /// A command for a socket (`SOCKET_URING_OP_*`), such as setting an option (since Linux 6.7).
     #[cfg(liburing_2_5)]
     #[doc(alias = "io_uring_prep_cmd_sock")]
     unsafe(file, memory) fn prep_cmd_sock(
         command: i32, socket: RawFd, level: i32, option: i32, value: *mut u8, length: i32,
-    ) = io_uring_prep_cmd_sock(command, socket, level, option, value.cast(), length), since "2.5", Linux "6.7";
+    ) = io_uring_prep_cmd_sock(command, socket, level, option, value.cast(), length), since "2.5", Linux "6.5";
 
     /// Writes the address of a socket, or of its peer where `peer` is not 0.
     #[cfg(liburing_2_13)]
@@ -783,13 +783,13 @@ preps! {
     unsafe(memory, number) fn prep_futex_wake(futex: *const u32, count: u64, mask: u64, futex_flags: u32, flags: u32)
         = io_uring_prep_futex_wake(futex.cast_mut(), count, mask, futex_flags, flags), since "2.6", Linux "6.7";
 
-    /// Waits on a futex while its value is `value`.
+    /// Waits on a futex while its value is `value`. Others may change it, atomically.
     #[cfg(liburing_2_6)]
     #[doc(alias = "io_uring_prep_futex_wait")]
     unsafe(memory) fn prep_futex_wait(futex: *const u32, value: u64, mask: u64, futex_flags: u32, flags: u32)
         = io_uring_prep_futex_wait(futex.cast_mut(), value, mask, futex_flags, flags), since "2.6", Linux "6.7";
 
-    /// Waits on several futexes.
+    /// Waits on several futexes. Others may change their values, atomically.
     #[cfg(liburing_2_6)]
     #[doc(alias = "io_uring_prep_futex_waitv")]
     unsafe(memory) fn prep_futex_waitv(futexes: *const sys::futex_waitv, count: u32, flags: u32)

@@ -423,6 +423,12 @@ fn sending_without_a_copy_has_two_completions() {
         let entry = ring.get_sqe().unwrap().prep_send_zc_fixed(sender.as_raw_fd(), bytes.as_ptr(), 9, 0, 0, 0);
         entry.prep_send_set_addr(address, size);
         check(&mut ring);
+        #[cfg(liburing_2_10)]
+        if ring_with(&["IORING_OP_READV_FIXED"]).is_some() {
+            // The same kernel brought both.
+            ring.get_sqe().unwrap().prep_sendmsg_zc_fixed(sender.as_raw_fd(), &message, 0, 0);
+            check(&mut ring);
+        }
         #[cfg(liburing_2_4)]
         {
             let sent =
@@ -537,6 +543,14 @@ fn epoll_processes_and_futexes() {
             ring.get_sqe().unwrap().prep_futex_wake(&futex, 1, any, FUTEX, 0).set_data64(number(2));
         }
         assert_eq!(results(&mut ring, 2).iter().map(|one| one.1).collect::<Vec<_>>(), [0, 1]);
+        // `struct futex_waitv`: value, address, flags.
+        let wait = [5, (&raw const futex) as u64, u64::from(FUTEX)];
+        // SAFETY: the same; the description is read when the entry is submitted.
+        unsafe {
+            ring.get_sqe().unwrap().prep_futex_waitv(wait.as_ptr().cast(), 1, 0).set_data64(number(1));
+            ring.get_sqe().unwrap().prep_futex_wake(&futex, 1, any, FUTEX, 0).set_data64(number(2));
+        }
+        assert_eq!(results(&mut ring, 2).iter().map(|one| one.1).collect::<Vec<_>>(), [0, 1]);
     }
 }
 
@@ -557,5 +571,136 @@ fn setters_and_the_general_preparation() {
     #[cfg(liburing_2_13)]
     if let Some(mut ring) = ring_with(&["IORING_OP_NOP128"]) {
         assert_eq!(one(&mut ring, |sqe| sqe.prep_nop128()), -libc::EINVAL, "entries of 64 bytes");
+    }
+}
+
+#[test]
+fn the_same_buffers_again_and_again() {
+    let Some(mut ring) = ring_with(&["IORING_OP_PROVIDE_BUFFERS", "IORING_OP_SEND_ZC"]) else { return };
+    let mut buffers = [[0_u8; 128]; 4];
+    // SAFETY: the buffers outlive the ring's entries.
+    let provided = unsafe {
+        let first = buffers.as_mut_ptr().cast();
+        one(&mut ring, |sqe| sqe.prep_provide_buffers(first, 128, 4, 3, 0))
+    };
+    assert_eq!(provided, 0);
+    let end = |ring: &mut Ring| {
+        ring.get_sqe().unwrap().prep_cancel64(number(1), 0).set_data64(number(2));
+        let ended = results(ring, 2);
+        assert_eq!((ended[0].1, ended[1].1), (-libc::ECANCELED, 0), "{ended:?}");
+    };
+    let [here, there] = socket_pair(libc::SOCK_DGRAM);
+    // SAFETY: all zeroes is a message header without parts.
+    let mut message = unsafe { std::mem::zeroed::<libc::msghdr>() };
+    message.msg_controllen = 16;
+    // SAFETY: the sockets and the header outlive the entry, which is ended.
+    unsafe {
+        let receive = ring.get_sqe().unwrap().prep_recvmsg_multishot(there.as_raw_fd(), &mut message, 0);
+        receive.set_flags(SqeFlags::BUFFER_SELECT).set_buf_group(3).set_data64(number(1));
+        ring.submit().unwrap();
+        for text in [b"one", b"two"] {
+            assert_eq!(libc::send(here.as_raw_fd(), text.as_ptr().cast(), 3, 0), 3);
+            let (_, length, flags) = results(&mut ring, 1)[0];
+            assert_ne!(flags & sys::IORING_CQE_F_MORE, 0);
+            let buffer = &mut buffers[(flags >> sys::IORING_CQE_BUFFER_SHIFT) as usize];
+            let start = buffer.as_mut_ptr().cast();
+            let out = sys::io_uring_recvmsg_validate(start, length, &mut message);
+            assert!(!out.is_null());
+            assert_eq!(sys::io_uring_recvmsg_payload_length(out, length, &mut message), 3);
+            let payload = sys::io_uring_recvmsg_payload(out, &mut message).cast::<u8>();
+            assert_eq!(std::slice::from_raw_parts(payload, 3), text);
+        }
+    }
+    end(&mut ring);
+    #[cfg(liburing_2_6)]
+    if ring_with(&["IORING_OP_READ_MULTISHOT"]).is_some() {
+        let (reader, mut writer) = common::pipe();
+        // SAFETY: as above. The preparation asks for a buffer itself.
+        unsafe { ring.get_sqe().unwrap().prep_read_multishot(reader.as_raw_fd(), 0, 0, 3).set_data64(number(1)) };
+        ring.submit().unwrap();
+        writer.write_all(b"three").unwrap();
+        let (_, length, flags) = results(&mut ring, 1)[0];
+        assert_eq!(length, 5);
+        assert_eq!(&buffers[(flags >> sys::IORING_CQE_BUFFER_SHIFT) as usize][..5], b"three");
+        end(&mut ring);
+    }
+}
+
+#[cfg(liburing_2_7)]
+#[test]
+fn sockets_of_newer_kernels() {
+    let Some(mut ring) = ring_with(&["IORING_OP_BIND", "IORING_OP_LISTEN"]) else { return };
+    let mut address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: 0,
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([127, 0, 0, 1]) },
+        sin_zero: [0; 8],
+    };
+    #[cfg_attr(not(liburing_2_13), expect(unused_mut, reason = "read again by what is since 2.13"))]
+    let mut size = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    let socket = one(&mut ring, |sqe| sqe.prep_socket(libc::AF_INET, libc::SOCK_STREAM, 0, 0));
+    // SAFETY: made by the operation, for us.
+    let socket = unsafe { std::net::TcpListener::from_raw_fd(socket) };
+    let number_of = socket.as_raw_fd();
+    // SAFETY: the socket and the address outlive each entry.
+    unsafe {
+        let to = (&raw mut address).cast::<libc::sockaddr>();
+        assert_eq!(one(&mut ring, |sqe| sqe.prep_bind(number_of, to, size)), 0);
+        assert_eq!(one(&mut ring, |sqe| sqe.prep_listen(number_of, 8)), 0);
+        let port = socket.local_addr().unwrap().port();
+        let mut kind = 0_i32;
+        let asked = one(&mut ring, |sqe| {
+            let into = (&raw mut kind).cast();
+            sqe.prep_cmd_sock(
+                sys::SOCKET_URING_OP_GETSOCKOPT as i32,
+                number_of,
+                libc::SOL_SOCKET,
+                libc::SO_TYPE,
+                into,
+                size_of::<i32>() as i32,
+            )
+        });
+        assert_eq!((asked, kind), (size_of::<i32>() as i32, libc::SOCK_STREAM));
+        #[cfg(liburing_2_13)]
+        {
+            let asked = one(&mut ring, |sqe| sqe.prep_cmd_getsockname(number_of, to, &mut size, 0));
+            assert!([0, -libc::EOPNOTSUPP].contains(&asked), "{asked}");
+            assert!(asked != 0 || u16::from_be(address.sin_port) == port);
+        }
+
+        // Connections as registered files, wherever there is room.
+        let kept = ring.register_file(&socket).unwrap();
+        let (nowhere, none) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let accept = ring.get_sqe().unwrap().prep_multishot_accept_direct(number_of, nowhere, none, 0);
+        accept.set_data64(number(1));
+        ring.submit().unwrap();
+        for _ in 0..2 {
+            let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let (_, index, flags) = results(&mut ring, 1)[0];
+            assert!(index >= 0 && index as u32 != kept.index(), "{index}");
+            assert_ne!(flags & sys::IORING_CQE_F_MORE, 0);
+        }
+        ring.get_sqe().unwrap().prep_cancel64(number(1), 0).set_data64(number(2));
+        results(&mut ring, 2);
+
+        // As many buffers of a group as there are, as one.
+        let [here, there] = socket_pair(libc::SOCK_STREAM);
+        let mut buffers = *b"ABCDEFGH";
+        let group = match ring.setup_buf_ring(2, 3, 0) {
+            Ok(group) => group,
+            Err(error) => return common::skip(error),
+        };
+        for (place, half) in buffers.chunks_mut(4).enumerate() {
+            let (start, mask) = (half.as_mut_ptr().cast(), sys::io_uring_buf_ring_mask(2));
+            sys::io_uring_buf_ring_add(group.as_ptr(), start, 4, place as u16, mask, place as i32);
+        }
+        sys::io_uring_buf_ring_advance(group.as_ptr(), 2);
+        let send = ring.get_sqe().unwrap().prep_send_bundle(here.as_raw_fd(), 0, 0);
+        send.set_flags(SqeFlags::BUFFER_SELECT).set_buf_group(3);
+        assert_eq!(results(&mut ring, 1)[0].1, 8);
+        let mut received = [0; 8];
+        assert_eq!(libc::recv(there.as_raw_fd(), received.as_mut_ptr().cast(), 8, 0), 8);
+        assert_eq!(received, buffers);
+        ring.free_buf_ring(group, 2, 3).unwrap();
     }
 }

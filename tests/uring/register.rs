@@ -320,6 +320,54 @@ fn rings_of_buffers_come_and_go() {
 }
 
 #[test]
+fn a_ring_of_buffers_in_memory_of_the_caller() {
+    let Some(mut ring) = common::ring(8) else { return };
+    #[repr(align(4096))]
+    struct Page([u8; 4096]);
+    let mut page = Box::new(Page([0; 4096]));
+    let mut memory = [0_u8; 64];
+    let (reader, mut writer) = common::pipe();
+    writer.write_all(b"own").unwrap();
+    // SAFETY: page and memory outlive the registration.
+    unsafe {
+        let buffers = page.0.as_mut_ptr().cast::<sys::io_uring_buf_ring>();
+        let mut registration = std::mem::zeroed::<sys::io_uring_buf_reg>();
+        (registration.ring_addr, registration.ring_entries, registration.bgid) = (buffers as u64, 4, 7);
+        if can("rings of buffers", ring.register_buf_ring(&mut registration, 0)).is_none() {
+            return;
+        }
+        sys::io_uring_buf_ring_init(buffers);
+        sys::io_uring_buf_ring_add(buffers, memory.as_mut_ptr().cast(), 64, 9, sys::io_uring_buf_ring_mask(4), 0);
+        sys::io_uring_buf_ring_advance(buffers, 1);
+        let read = ring.get_sqe().unwrap().prep_read(reader.as_raw_fd(), std::ptr::null_mut(), 64, u64::MAX);
+        read.set_flags(SqeFlags::BUFFER_SELECT).set_buf_group(7);
+        assert_eq!(next(&mut ring).1, 3);
+        assert_eq!(&memory[..3], b"own");
+        ring.unregister_buf_ring(7).unwrap();
+        assert_eq!(kind(ring.unregister_buf_ring(7)), Some(ErrorKind::NotFound));
+    }
+}
+
+/// What makes no sense is the kernel's to refuse: the call reached it.
+#[cfg(liburing_2_9)]
+#[test]
+fn regions_and_queues_are_checked_by_the_kernel() {
+    let Some(mut ring) = common::ring(8) else { return };
+    // SAFETY: all zeroes describes nothing, and is refused.
+    unsafe {
+        assert!(ring.register_region(&mut std::mem::zeroed()).is_err());
+        assert!(ring.register_wait_reg(std::ptr::null_mut(), 1).is_err());
+        #[cfg(liburing_2_10)]
+        assert!(ring.register_ifq(&mut std::mem::zeroed()).is_err());
+        #[cfg(liburing_2_15)]
+        {
+            assert!(ring.register_zcrx_ctrl(&mut std::mem::zeroed()).is_err());
+            assert!(ring.register_bpf_filter(&mut std::mem::zeroed()).is_err());
+        }
+    }
+}
+
+#[test]
 fn the_state_of_the_queues() {
     let Some(mut ring) = common::ring(4) else { return };
     assert_eq!((ring.sq_ready(), ring.sq_space_left(), ring.cq_ready()), (0, 4, 0));
