@@ -79,7 +79,7 @@ impl<B> Ring<B> {
     }
 
     /// Replaces registered buffers from the index `first` on; the result is how many. One without an address empties its
-    /// place.
+    /// place. Before Linux 6.13 this can wait for operations that use what is replaced.
     ///
     #[doc = reference!(io_uring_register_buffers_update_tag, "2.1", "5.13")]
     ///

@@ -187,7 +187,7 @@ impl<B> Ring<B> {
         unsafe { self.core.register_buffers(buffers) }
     }
 
-    /// Takes away what [`Ring::register_buffers`] registered.
+    /// Takes away what [`Ring::register_buffers`] and its like registered.
     ///
     /// # Errors
     ///
