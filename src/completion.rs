@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result, check};
+use crate::parcel::Parcel;
 use crate::pool::Buf;
 use crate::provided::Received;
 use crate::queues::Cqe;
@@ -64,17 +65,17 @@ pub struct Done<B = NoBuffers> {
     returned: Returned<B>,
 }
 
-/// What an operation gives back.
+/// What an operation gives back. Whatever is in here is dropped by value, out of line: a loop that looks at leases has them
+/// in registers.
 #[derive(Debug)]
 pub(crate) enum Returned<B> {
     Nothing,
     Lease(Buf),
-    Leases(Vec<Buf>),
     Owned(B),
-    Several(Vec<B>),
     Descriptor(OwnedFd),
     Received(Received),
-    Status(Box<libc::statx>),
+    /// Several buffers, or what `statx` filled in.
+    Parcel(Parcel<B>),
 }
 
 impl<B> Done<B> {
@@ -128,7 +129,7 @@ impl<B> Done<B> {
     #[must_use]
     pub fn into_bufs(self) -> Vec<Buf> {
         match self.returned {
-            Returned::Leases(bufs) => bufs,
+            Returned::Parcel(mut parcel) => std::mem::take(&mut parcel.parameters().leases),
             Returned::Lease(buf) => vec![buf],
             _ => Vec::new(),
         }
@@ -147,7 +148,7 @@ impl<B> Done<B> {
     #[must_use]
     pub fn into_several(self) -> Vec<B> {
         match self.returned {
-            Returned::Several(buffers) => buffers,
+            Returned::Parcel(mut parcel) => std::mem::take(&mut parcel.parameters().several),
             Returned::Owned(buffer) => vec![buffer],
             _ => Vec::new(),
         }
@@ -179,7 +180,7 @@ impl<B> Done<B> {
     #[must_use]
     pub fn into_status(self) -> Option<Box<libc::statx>> {
         match self.returned {
-            Returned::Status(status) => Some(status),
+            Returned::Parcel(mut parcel) => parcel.parameters().status.take(),
             _ => None,
         }
     }

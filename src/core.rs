@@ -9,8 +9,10 @@
 //!
 //! # Life of a ring
 //!
-//! Dropping a ring cancels and waits for nothing. Completions that are there are taken, so that their leases go back to
-//! their pools; what is still in flight is abandoned to the kernel. In the child of a `fork` the ring is its parent's:
+//! Dropping a ring takes the completions that are there, so that leases go back to their pools. What is still in flight on
+//! memory of a pool is abandoned to the kernel: that costs nothing. Where other memory would leak, the operations are
+//! cancelled and waited for, for as long as [`RingBuilder::drop_limit`](crate::RingBuilder::drop_limit) says; what is left
+//! then is leaked, and counted. In the child of a `fork` the ring is its parent's:
 //! every call is an error, and dropping it closes the child's descriptor only.
 
 use std::collections::VecDeque;
@@ -18,17 +20,18 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use liburing_sys as sys;
 
 use crate::completion::{Completion, Done, More, Returned};
 use crate::error::Result;
 use crate::file::FixedFile;
+use crate::operations::FileRef;
 use crate::parcel::{Parcel, address_of};
 use crate::pool::{Buf, Pool, PoolMemory};
 use crate::provided::{Groups, ProvidedBuffers};
-use crate::queues::{Cqe, Queues, SetupError};
+use crate::queues::{Cqe, Queues, SetupError, is_passing};
 use crate::registered::Registered;
 use crate::rejected::{RejectReason, Rejected};
 use crate::table::{Completed, Finished, Held, NO_FILE, NoBuffers, Outcome, Partial, Start, Table, Ticket, is_raw};
@@ -36,20 +39,44 @@ use crate::table::{Completed, Finished, Held, NO_FILE, NoBuffers, Outcome, Parti
 /// Makes the tickets of rings differ.
 static RINGS_MADE: AtomicU32 = AtomicU32::new(0);
 
-/// What an operation reads from or writes to.
+/// What an operation reads from or writes to. No enum, so that what is known of it is known where it is used.
 #[derive(Debug, Clone)]
-pub enum Target {
-    /// An entry of the ring's table of files.
-    Fixed(u32),
-    /// A descriptor that outlives the operation: the caller waits for its end before it gives the descriptor up. Or none.
-    Descriptor(RawFd),
-    /// A descriptor that the operation keeps open.
-    Shared(Arc<OwnedFd>),
+pub struct Target {
+    /// The entry of the ring's table of files, or [`NO_FILE`].
+    file: u32,
+    /// What the kernel finds it by.
+    number: RawFd,
+    /// Kept open by the operation.
+    descriptor: Option<Arc<OwnedFd>>,
 }
 
 impl Target {
     /// For operations on no file.
-    pub(crate) const NONE: Self = Self::Descriptor(-1);
+    pub(crate) const NONE: Self = Self::descriptor(-1);
+
+    /// An entry of the ring's table of files.
+    #[inline(always)]
+    pub(crate) const fn fixed(index: u32) -> Self {
+        Self { file: index, number: index as RawFd, descriptor: None }
+    }
+
+    /// A descriptor that outlives the operation: the caller waits for its end before it gives the descriptor up. Or none.
+    #[inline(always)]
+    pub(crate) const fn descriptor(number: RawFd) -> Self {
+        Self { file: NO_FILE, number, descriptor: None }
+    }
+
+    /// A descriptor that the operation keeps open.
+    #[inline(always)]
+    pub(crate) fn shared(descriptor: Arc<OwnedFd>) -> Self {
+        Self { file: NO_FILE, number: descriptor.as_raw_fd(), descriptor: Some(descriptor) }
+    }
+
+    /// Of a file that is found by `place`, and kept open by `descriptor`.
+    #[inline(always)]
+    pub(crate) fn of(place: (u32, RawFd), descriptor: Option<Arc<OwnedFd>>) -> Self {
+        Self { file: place.0, number: place.1, descriptor }
+    }
 }
 
 /// The fields of an SQE that operations set; all others are zero.
@@ -107,6 +134,21 @@ pub struct Core<B = NoBuffers> {
     ahead: u32,
     /// `IOSQE_*` for every entry that is started.
     extra_flags: u8,
+    /// How long dropping the ring waits; where nothing was said, only for memory that would leak.
+    drop_limit: Option<Duration>,
+}
+
+/// How long dropping a ring waits for memory that would leak.
+const LEAK_LIMIT: Duration = Duration::from_secs(1);
+
+/// Operations whose memory was leaked.
+static LEAKED: AtomicU32 = AtomicU32::new(0);
+
+/// Operations whose memory this process leaked, since the ring was gone and the kernel was not through with it. What leases
+/// of a pool have is not leaked: see [`Pool::retired_bytes`].
+#[must_use]
+pub fn leaked_operations() -> u32 {
+    LEAKED.load(Ordering::Relaxed)
 }
 
 // SAFETY: nothing in here belongs to a thread, but what the user's own buffers may hold. Rings that the kernel ties to one
@@ -133,7 +175,12 @@ impl<B> Core<B> {
             spare: Vec::new(),
             ahead: 0,
             extra_flags: 0,
+            drop_limit: None,
         }
+    }
+
+    pub(crate) fn set_drop_limit(&mut self, limit: Option<Duration>) {
+        self.drop_limit = limit;
     }
 
     #[inline]
@@ -169,14 +216,17 @@ impl<B> Core<B> {
     // ---- starting
 
     /// Starts an operation of the safe interface.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(
         &mut self,
         target: Target,
         operation: Operation,
         held: Held<B>,
     ) -> Result<Ticket, (RejectReason, Held<B>)> {
-        self.start_with(target, operation, held, |_, _| ())
+        match self.place() {
+            Ok(sqe) => Ok(self.enter(sqe, target, operation, held)),
+            Err(reason) => Err((reason, held)),
+        }
     }
 
     /// As [`Core::start`]; `fill` gets what the operation holds, at the address where it stays, and completes the fields.
@@ -188,29 +238,63 @@ impl<B> Core<B> {
         held: Held<B>,
         fill: impl FnOnce(&mut Operation, &mut Held<B>),
     ) -> Result<Ticket, (RejectReason, Held<B>)> {
-        let raw_in_flight = self.queues.raw_in_flight();
-        if raw_in_flight != 0 && self.table.in_flight() + raw_in_flight >= self.queues.cq_entries() {
-            return Err((RejectReason::TableFull, held));
-        }
-        let Some(sqe) = self.queues.reserve_ahead(self.ahead) else { return Err((self.why_not(), held)) };
-        let (file, descriptor, number) = match target {
-            Target::Fixed(index) => (index, None, index as RawFd),
-            Target::Descriptor(descriptor) => (NO_FILE, None, descriptor),
-            Target::Shared(descriptor) => {
-                let number = descriptor.as_raw_fd();
-                (NO_FILE, Some(descriptor), number)
-            }
+        let sqe = match self.place() {
+            Ok(sqe) => sqe,
+            Err(reason) => return Err((reason, held)),
         };
-        if file != NO_FILE {
-            operation.flags |= sys::IOSQE_FIXED_FILE as u8;
-        }
-        let ticket = match self.table.insert(Start { held, file, descriptor, outcome: operation.outcome }) {
-            Ok(ticket) => ticket,
-            Err(held) => return Err((RejectReason::TableFull, held)),
-        };
+        let Target { file, number, descriptor } = target;
+        // SAFETY: `place` found room.
+        let ticket = unsafe { self.table.insert(Start { held, file, descriptor, outcome: operation.outcome }) };
         let unfinished = Unfinished { table: &mut self.table, ticket };
         fill(&mut operation, unfinished.table.held_mut(ticket));
         std::mem::forget(unfinished);
+        self.publish(sqe, file, number, operation, ticket);
+        Ok(ticket)
+    }
+
+    /// The place of the next entry, where there is room for it in the queue and in the table.
+    #[inline(always)]
+    fn place(&mut self) -> Result<NonNull<sys::io_uring_sqe>, RejectReason> {
+        let raw_in_flight = self.queues.raw_in_flight();
+        let is_crowded = raw_in_flight != 0 && self.table.in_flight() + raw_in_flight >= self.queues.cq_entries();
+        if is_crowded || self.table.is_full() {
+            return Err(self.why_full());
+        }
+        match self.queues.reserve_ahead(self.ahead) {
+            Some(sqe) => Ok(sqe),
+            None => Err(self.why_not()),
+        }
+    }
+
+    /// Starts an operation that there is room for.
+    #[inline(always)]
+    fn enter(
+        &mut self,
+        sqe: NonNull<sys::io_uring_sqe>,
+        target: Target,
+        operation: Operation,
+        held: Held<B>,
+    ) -> Ticket {
+        let Target { file, number, descriptor } = target;
+        // SAFETY: `place` found room, and nothing was started since.
+        let ticket = unsafe { self.table.insert(Start { held, file, descriptor, outcome: operation.outcome }) };
+        self.publish(sqe, file, number, operation, ticket);
+        ticket
+    }
+
+    /// Completes an entry, and moves the tail over it, unless it is of a chain.
+    #[inline(always)]
+    fn publish(
+        &mut self,
+        sqe: NonNull<sys::io_uring_sqe>,
+        file: u32,
+        number: RawFd,
+        mut operation: Operation,
+        ticket: Ticket,
+    ) {
+        if file != NO_FILE {
+            operation.flags |= sys::IOSQE_FIXED_FILE as u8;
+        }
         operation.flags |= self.extra_flags;
         Self::fill(sqe, number, operation, ticket);
         self.registered.begin(file);
@@ -219,24 +303,31 @@ impl<B> Core<B> {
         } else {
             self.ahead += 1;
         }
-        Ok(ticket)
     }
 
-    #[inline]
+    #[inline(always)]
     fn fill(sqe: NonNull<sys::io_uring_sqe>, descriptor: RawFd, operation: Operation, ticket: Ticket) {
-        // SAFETY: `sqe` is the zeroed entry at the tail, which the kernel does not read before `commit` and a submit.
-        let sqe = unsafe { &mut *sqe.as_ptr() };
-        sqe.opcode = operation.opcode as u8;
-        sqe.flags = operation.flags;
-        sqe.ioprio = operation.ioprio;
-        sqe.fd = descriptor;
-        sqe.__bindgen_anon_1.off = operation.offset;
-        sqe.__bindgen_anon_2.addr = operation.address;
-        sqe.len = operation.length;
-        sqe.__bindgen_anon_3.rw_flags = operation.operation_flags as _;
-        sqe.__bindgen_anon_4.buf_index = operation.buffer;
-        sqe.__bindgen_anon_5.file_index = operation.file_index;
-        sqe.user_data = ticket.user_data();
+        const { assert!(size_of::<sys::io_uring_sqe>() == 64) };
+        let first = pair(pair16(operation.opcode as u16, operation.flags, operation.ioprio), descriptor as u32);
+        let words = [
+            first,
+            operation.offset,
+            operation.address,
+            pair(operation.length, operation.operation_flags),
+            ticket.user_data(),
+            // The buffer, no personality, and the file.
+            pair(half(operation.buffer), operation.file_index),
+            0,
+            0,
+        ];
+        // SAFETY: the entry at the tail has these 64 bytes, and the kernel does not read them before `commit` and a submit.
+        unsafe { sqe.cast::<[u64; 8]>().write(words) };
+    }
+
+    /// Why there is no room for an operation.
+    #[cold]
+    fn why_full(&self) -> RejectReason {
+        if self.queues.is_usable() { RejectReason::TableFull } else { self.why_not() }
     }
 
     /// Why there is no room for an entry.
@@ -249,22 +340,25 @@ impl<B> Core<B> {
     }
 
     /// Reads or writes a lease: by index where its pool is registered and `fixed` asks for that, else by address.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start_transfer(
         &mut self,
         is_read: bool,
         fixed: bool,
-        target: Target,
+        file: &impl FileRef,
         buf: Buf,
         length: u32,
         offset: u64,
     ) -> Result<Ticket, Rejected<Buf>> {
-        let reject = |reason, buf| Err(Rejected::new(reason, buf));
+        let (index, number) = match file.place(self) {
+            Ok(place) => place,
+            Err(reason) => return Err(reject(reason, buf)),
+        };
         if length as usize > buf.len() {
-            return reject(RejectReason::TooLong, buf);
+            return Err(reject(RejectReason::TooLong, buf));
         }
         let buffer = if fixed { self.buffer_of(buf.memory(), buf.chunk()) } else { Some(0) };
-        let Some(buffer) = buffer else { return reject(RejectReason::ForeignPool, buf) };
+        let Some(buffer) = buffer else { return Err(reject(RejectReason::ForeignPool, buf)) };
         let operation = Operation {
             address: address_of(buf.address()),
             length,
@@ -272,10 +366,13 @@ impl<B> Core<B> {
             buffer,
             ..Operation::new(transfer_opcode(is_read, fixed))
         };
-        self.start(target, operation, Held::Lease(buf)).map_err(|(reason, held)| {
-            let Held::Lease(buf) = held else { unreachable!("a rejected operation gives back what it was given") };
-            Rejected::new(reason, buf)
-        })
+        match self.place() {
+            Ok(sqe) => {
+                let target = Target::of((index, number), file.to_keep());
+                Ok(self.enter(sqe, target, operation, Held::Lease(buf)))
+            }
+            Err(reason) => Err(reject(reason, buf)),
+        }
     }
 
     /// Asks the kernel to end an operation. The answer is not waited for; the operation's own CQE tells how it ended.
@@ -283,8 +380,9 @@ impl<B> Core<B> {
         if self.table.is_full() {
             return Err(RejectReason::TableFull);
         }
-        let Some(sqe) = self.queues.reserve() else { return Err(self.why_not()) };
-        let Some(own) = self.table.insert_silent() else { return Err(RejectReason::TableFull) };
+        let Some(sqe) = self.queues.reserve_ahead(0) else { return Err(self.why_not()) };
+        // SAFETY: there is room, as was looked up above.
+        let own = unsafe { self.table.insert_silent() };
         let operation = Operation { address: ticket.user_data(), ..Operation::new(sys::IORING_OP_ASYNC_CANCEL) };
         Self::fill(sqe, -1, operation, own);
         self.queues.commit();
@@ -382,7 +480,7 @@ impl<B> Core<B> {
     fn check_poisoned<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() && self.queues.is_poisoned() {
             // What is in flight will never be heard of again.
-            self.table.abandon_in_flight();
+            LEAKED.fetch_add(self.table.abandon_in_flight(), Ordering::Relaxed);
         }
         result
     }
@@ -406,32 +504,46 @@ impl<B> Core<B> {
             return None;
         }
         loop {
-            if self.has_waiting {
-                return self.next_waiting();
+            if self.has_waiting && self.find_waiting() {
+                return self.waiting.pop_front();
             }
             let cqe = self.queues.pop()?;
-            if let Some((held, file)) = self.table.complete(cqe.user_data(), cqe.flags()) {
+            let (result, flags) = (cqe.raw_result(), cqe.flags());
+            if let Some((held, file)) = self.table.complete(cqe.user_data(), flags) {
                 self.registered.end(file);
                 let ticket = Ticket::of(cqe.user_data());
-                let (result, flags) = (cqe.raw_result(), cqe.flags());
-                if let Held::Lease(buf) = held {
-                    return Some(Completion::Done(Done::new(ticket, result, flags, Returned::Lease(buf))));
-                }
-                let returned = self.unpack(held, result, flags);
+                let returned = match held {
+                    Held::Lease(buf) => Returned::Lease(buf),
+                    Held::Owned(buffer) => Returned::Owned(buffer),
+                    Held::Nothing => Returned::Nothing,
+                    held => {
+                        self.wait_unpacked(ticket, held, result, flags);
+                        continue;
+                    }
+                };
                 return Some(Completion::Done(Done::new(ticket, result, flags, returned)));
             }
             if is_raw(cqe.user_data()) {
                 self.queues.count_raw(&cqe);
                 return Some(Completion::Raw(cqe));
             }
-            self.complete_rare(&cqe);
+            self.complete_rare(cqe);
         }
+    }
+
+    /// Puts the end of an operation to what waits.
+    #[cold]
+    #[inline(never)]
+    fn wait_unpacked(&mut self, ticket: Ticket, held: Held<B>, result: i32, flags: u32) {
+        let returned = self.unpack(held, result, flags);
+        self.waiting.push_back(Completion::Done(Done::new(ticket, result, flags, returned)));
+        self.has_waiting = true;
     }
 
     /// Puts what a CQE means that is more than the end of a plain operation to what waits.
     #[cold]
     #[inline(never)]
-    fn complete_rare(&mut self, cqe: &Cqe) {
+    fn complete_rare(&mut self, cqe: Cqe) {
         match self.table.complete_rare(cqe.user_data(), cqe.raw_result(), cqe.flags()) {
             Completed::Final(finished) => {
                 self.registered.end(finished.file);
@@ -448,21 +560,23 @@ impl<B> Core<B> {
         self.has_waiting |= !self.waiting.is_empty();
     }
 
-    /// What came while somebody looked for something else, and what is rare.
+    /// Moves what came while somebody looked for something else to what waits, one at a time. Whether anything waits.
+    ///
+    /// No answer of this, or of the two above, is a completion itself: what is returned through memory stays there.
     #[cold]
     #[inline(never)]
-    fn next_waiting(&mut self) -> Option<Completion<B>> {
-        if let Some(completion) = self.waiting.pop_front() {
-            return Some(completion);
+    fn find_waiting(&mut self) -> bool {
+        if self.waiting.is_empty() {
+            if let Some(partial) = self.table.take_partial() {
+                let more = self.more(partial);
+                self.waiting.push_back(more);
+            } else if let Some(finished) = self.table.take_oldest() {
+                let done = self.done(finished);
+                self.waiting.push_back(Completion::Done(done));
+            }
         }
-        if let Some(partial) = self.table.take_partial() {
-            return Some(self.more(partial));
-        }
-        if let Some(finished) = self.table.take_oldest() {
-            return Some(Completion::Done(self.done(finished)));
-        }
-        self.has_waiting = false;
-        self.next_completion()
+        self.has_waiting = !self.waiting.is_empty();
+        self.has_waiting
     }
 
     /// What the owner of an operation gets back.
@@ -489,9 +603,11 @@ impl<B> Core<B> {
             Held::Lease(buf) => Returned::Lease(buf),
             Held::Owned(buffer) => Returned::Owned(buffer),
             Held::Parcel(mut parcel) => {
-                let contents = parcel.unpack();
+                if parcel.empty() {
+                    return Returned::Parcel(parcel);
+                }
                 self.put_away(parcel);
-                contents
+                Returned::Nothing
             }
             Held::Group(group, _) => {
                 self.groups.received(group, result, flags).map_or(Returned::Nothing, Returned::Received)
@@ -541,7 +657,7 @@ impl<B> Core<B> {
     // ---- what is registered
 
     /// The index of a file of this ring.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn index_of(&self, file: &FixedFile) -> Option<u32> {
         self.registered.index_of(file)
     }
@@ -573,8 +689,8 @@ impl<B> Core<B> {
     }
 
     /// The registered buffer that holds a chunk of a pool.
-    #[inline]
-    pub(crate) fn buffer_of(&self, memory: &Arc<PoolMemory>, chunk: u32) -> Option<u16> {
+    #[inline(always)]
+    pub(crate) fn buffer_of(&self, memory: *const PoolMemory, chunk: u32) -> Option<u16> {
         self.registered.buffer_of(memory, chunk)
     }
 
@@ -611,8 +727,72 @@ impl<B> Core<B> {
     }
 }
 
+impl<B> Core<B> {
+    /// Cancels and waits for what is in flight, for as long as it may.
+    fn drain(&mut self) {
+        let limit = match self.drop_limit {
+            Some(limit) => limit,
+            None if self.table.would_leak() != 0 => LEAK_LIMIT,
+            None => return,
+        };
+        let end = Instant::now().checked_add(limit);
+        if self.table.in_flight() == 0 || limit.is_zero() {
+            return;
+        }
+        self.queues.cancel_all();
+        while self.table.in_flight() != 0 {
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return;
+            }
+            match self.queues.submit_and_wait_timeout(1, left) {
+                Err(error) if !is_passing(&error) => return,
+                _ => self.reap(),
+            }
+        }
+    }
+}
+
 /// What links an entry to the next one.
 const LINKS: u8 = (sys::IOSQE_IO_LINK | sys::IOSQE_IO_HARDLINK) as u8;
+
+/// Out of line, and by value: what is rejected stays in registers where it is not.
+#[cold]
+#[inline(never)]
+pub(crate) fn reject(reason: RejectReason, buf: Buf) -> Rejected<Buf> {
+    Rejected::new(reason, buf)
+}
+
+/// What was not started gives back its lease.
+#[cold]
+#[inline(never)]
+pub(crate) fn reject_lease<B>((reason, held): (RejectReason, Held<B>)) -> Rejected<Buf> {
+    let Held::Lease(buf) = held else { unreachable!("a rejected operation gives back what it was given") };
+    Rejected::new(reason, buf)
+}
+
+/// Two numbers one after the other in memory.
+#[inline(always)]
+fn pair(first: u32, second: u32) -> u64 {
+    let (low, high) = if cfg!(target_endian = "little") { (first, second) } else { (second, first) };
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// The four bytes that an entry begins with.
+#[inline(always)]
+fn pair16(opcode: u16, flags: u8, ioprio: u16) -> u32 {
+    if cfg!(target_endian = "little") {
+        u32::from(opcode) | u32::from(flags) << 8 | u32::from(ioprio) << 16
+    } else {
+        u32::from(opcode) << 24 | u32::from(flags) << 16 | u32::from(ioprio)
+    }
+}
+
+/// A number followed by two bytes of zeroes.
+#[inline(always)]
+fn half(first: u16) -> u32 {
+    if cfg!(target_endian = "little") { first.into() } else { u32::from(first) << 16 }
+}
 
 /// Takes an operation back whose fields could not be completed: the user's own code unwound.
 struct Unfinished<'a, B> {
@@ -651,11 +831,16 @@ impl<B> Drop for Core<B> {
         if !self.queues.mark().is_alive() {
             return;
         }
-        // What ended already, or never began, gives its lease back; the rest is abandoned when the table is dropped.
+        // What ended already, or never began, gives its lease back.
         self.withdraw_unsubmitted();
         self.reap();
+        self.drain();
         let left = self.table.in_flight();
-        if left != 0 {
+        let leaked = self.table.abandon_in_flight();
+        if leaked != 0 {
+            LEAKED.fetch_add(leaked, Ordering::Relaxed);
+            log::warn!("a ring is closed with {left} operations in flight; the memory of {leaked} of them is leaked");
+        } else if left != 0 {
             log::debug!("a ring is closed with {left} operations in flight; their memory is left to the kernel");
         }
     }

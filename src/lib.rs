@@ -117,6 +117,7 @@ pub use probe::Probe;
 
 #[cfg(uring)]
 pub use {
+    self::core::leaked_operations,
     address::SocketAddress,
     builder::{RingBuilder, SetupFlags},
     chain::{Chain, WithFlags},
@@ -127,7 +128,7 @@ pub use {
     provided::{ProvidedBuf, ProvidedBuffers, Received},
     queues::Cqe,
     rejected::{RejectReason, Rejected},
-    ring::{OpRing, Ring},
+    ring::{DisabledRing, OpRing, Ring},
     scope::{Scope, ScopedFile, ScopedOperation},
     shared::SharedRing,
     sqe::{Queued, Sqe, SqeFlags, UserData},

@@ -27,7 +27,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::ptr;
+use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -55,8 +55,18 @@ pub struct Pool {
 /// Dereferences to its bytes; zeroed when it is leased for the first time, and otherwise as its last owner left it.
 /// Dropping it gives the slot back; forgetting it leaks the slot.
 pub struct Buf {
-    memory: Arc<PoolMemory>,
-    slot: u32,
+    /// In the pool's own memory, of which this counts as an owner.
+    slot: NonNull<Slot>,
+}
+
+/// All that is to be known of a slot, so that a lease is one word. Made with the pool.
+#[repr(align(32))]
+struct Slot {
+    memory: *const PoolMemory,
+    address: *mut u8,
+    size: u32,
+    index: u32,
+    chunk: u32,
 }
 
 /// The mapping, and which of its slots are free.
@@ -70,6 +80,7 @@ pub(crate) struct PoolMemory {
     free: AtomicU64,
     /// For each free slot, the next one.
     next: Box<[AtomicU32]>,
+    descriptions: Box<[Slot]>,
 }
 
 impl Pool {
@@ -98,7 +109,17 @@ impl Pool {
         let slots_per_chunk = (LARGEST_CHUNK / slot_size) as u64;
         let last = |slot: u32| if slot + 1 == slots { NO_SLOT } else { slot + 1 };
         Ok(Self {
-            memory: Arc::new(PoolMemory {
+            memory: Arc::new_cyclic(|memory| PoolMemory {
+                descriptions: (0..slots)
+                    .map(|index| Slot {
+                        memory: memory.as_ptr(),
+                        // SAFETY: `index` is below `slots`, so that the result lies inside of the mapping.
+                        address: unsafe { mapping.start().add(index as usize * slot_size) },
+                        size: slot_size as u32,
+                        index,
+                        chunk: index >> slots_per_chunk.ilog2(),
+                    })
+                    .collect(),
                 mapping,
                 slot_size,
                 slots,
@@ -114,7 +135,11 @@ impl Pool {
     #[must_use]
     pub fn lease(&self) -> Option<Buf> {
         let slot = self.memory.pop()?;
-        Some(Buf { memory: Arc::clone(&self.memory), slot })
+        // Owned by the `Buf` from here on.
+        let memory = Arc::into_raw(Arc::clone(&self.memory));
+        // SAFETY: `memory` lives for as long as its owner.
+        let description = unsafe { &(&(*memory).descriptions)[slot as usize] };
+        Some(Buf { slot: NonNull::from(description) })
     }
 
     /// Bytes in a slot.
@@ -138,22 +163,28 @@ impl Pool {
 }
 
 impl Buf {
-    /// The address of the first byte.
-    #[inline]
-    pub(crate) fn address(&self) -> *mut u8 {
-        // SAFETY: `slot` is below `slots`, so the result lies inside the mapping.
-        unsafe { self.memory.mapping.start().add(self.slot as usize * self.memory.slot_size) }
+    #[inline(always)]
+    fn description(&self) -> &Slot {
+        // SAFETY: in the pool's memory, of which this is an owner.
+        unsafe { self.slot.as_ref() }
     }
 
-    #[inline]
-    pub(crate) fn memory(&self) -> &Arc<PoolMemory> {
-        &self.memory
+    /// The address of the first byte.
+    #[inline(always)]
+    pub(crate) fn address(&self) -> *mut u8 {
+        self.description().address
+    }
+
+    /// The pool's memory: valid for as long as this, and compared otherwise.
+    #[inline(always)]
+    pub(crate) fn memory(&self) -> *const PoolMemory {
+        self.description().memory
     }
 
     /// Which of the buffers that the pool is registered as holds this slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn chunk(&self) -> u32 {
-        self.slot >> self.memory.chunk_shift
+        self.description().chunk
     }
 
     /// Gives the slot up without making it free: an operation that nobody will hear of again may still use it.
@@ -161,10 +192,10 @@ impl Buf {
         if cfg!(sysuring_break = "r3_free") {
             return;
         }
-        self.memory.mapping.abandon();
         let buf = std::mem::ManuallyDrop::new(self);
-        // SAFETY: `buf` is not dropped, so this is the one time that the field is taken out of it.
-        drop(unsafe { ptr::read(&raw const buf.memory) });
+        // SAFETY: made by `lease`; `buf` is not dropped, so that this is the one time that its ownership ends.
+        let memory = unsafe { Arc::from_raw(buf.memory()) };
+        memory.mapping.abandon();
     }
 }
 
@@ -244,26 +275,45 @@ fn advance(top: u64, slot: u32) -> u64 {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        self.memory.push(self.slot);
+        give_back(self.slot);
     }
 }
+
+/// Ends the ownership of a `Buf`. Out of line and by value: leases that are not dropped stay in registers.
+#[inline(never)]
+fn give_back(slot: NonNull<Slot>) {
+    // SAFETY: the pool's memory is there until `memory` is dropped below.
+    let (memory, index) = unsafe { (slot.as_ref().memory, slot.as_ref().index) };
+    // SAFETY: made by `lease`, and ended once: where the `Buf` is dropped.
+    let memory = unsafe { Arc::from_raw(memory) };
+    memory.push(index);
+}
+
+// SAFETY: a `Buf` is the only way to its slot's bytes, whichever thread has it, and the pool is made for threads to share.
+unsafe impl Send for Buf {}
+// SAFETY: shared, a `Buf` gives its bytes to be read only.
+unsafe impl Sync for Buf {}
+// SAFETY: a description is never changed, and names memory that the pool hands out one owner a slot.
+unsafe impl Send for Slot {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Slot {}
 
 impl Deref for Buf {
     type Target = [u8];
 
-    #[inline]
+    #[inline(always)]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `slot_size` initialised bytes inside the mapping, which `self.memory` keeps; this `Buf` is their only
+        // SAFETY: `slot_size` initialised bytes inside the mapping, of which this is an owner; this `Buf` is their only
         // owner, and the kernel has none of them while it exists.
-        unsafe { slice::from_raw_parts(self.address(), self.memory.slot_size) }
+        unsafe { slice::from_raw_parts(self.address(), self.description().size as usize) }
     }
 }
 
 impl DerefMut for Buf {
-    #[inline]
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`, borrowed exclusively as `self` is.
-        unsafe { slice::from_raw_parts_mut(self.address(), self.memory.slot_size) }
+        unsafe { slice::from_raw_parts_mut(self.address(), self.description().size as usize) }
     }
 }
 
@@ -275,7 +325,7 @@ impl fmt::Debug for Pool {
 
 impl fmt::Debug for Buf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buf").field("slot", &self.slot).field("bytes", &self.len()).finish()
+        f.debug_struct("Buf").field("slot", &self.description().index).field("bytes", &self.len()).finish()
     }
 }
 

@@ -14,6 +14,7 @@
 //! of a [`Pool`](crate::Pool) is.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::slice;
 use std::sync::Arc;
@@ -285,7 +286,7 @@ impl Group {
             if flags & BUFFER_MORE != 0 {
                 memory.owners[buffer as usize].fetch_add(1, Ordering::Relaxed);
             }
-            return Some(Received { memory: Arc::clone(memory), buffer, offset, left: length, buffers: 1 });
+            return Some(Received::new(memory, buffer, offset, length, 1));
         }
         let buffers = length.div_ceil(size).clamp(1, memory.count.into());
         let mut last = buffer;
@@ -295,7 +296,7 @@ impl Group {
             memory.next[last as usize].store(next, Ordering::Relaxed);
             last = next;
         }
-        Some(Received { memory: Arc::clone(memory), buffer, offset: 0, left: length, buffers })
+        Some(Received::new(memory, buffer, 0, length, buffers))
     }
 }
 
@@ -303,11 +304,23 @@ impl Group {
 ///
 /// Those that are not taken go back to the kernel when this is dropped.
 pub struct Received {
-    memory: Arc<ProvidedMemory>,
+    /// One owner of the group's memory, given up in `drop`.
+    memory: *const ProvidedMemory,
     buffer: u32,
     offset: u32,
     left: u32,
     buffers: u32,
+}
+
+// SAFETY: owns buffers of the group, whose memory is made for threads to share.
+unsafe impl Send for Received {}
+// SAFETY: shared, it gives nothing out.
+unsafe impl Sync for Received {}
+
+impl Received {
+    fn new(memory: &Arc<ProvidedMemory>, buffer: u32, offset: u32, left: u32, buffers: u32) -> Self {
+        Self { memory: Arc::into_raw(Arc::clone(memory)), buffer, offset, left, buffers }
+    }
 }
 
 impl Iterator for Received {
@@ -315,21 +328,38 @@ impl Iterator for Received {
 
     fn next(&mut self) -> Option<ProvidedBuf> {
         self.buffers = self.buffers.checked_sub(1)?;
+        // SAFETY: made from an `Arc` in `new`, of which this is an owner; the `Buf` will be another.
+        let memory = unsafe {
+            Arc::increment_strong_count(self.memory);
+            Arc::from_raw(self.memory)
+        };
         let (buffer, offset) = (self.buffer, self.offset);
-        let length = self.left.min(self.memory.size - offset);
+        let length = self.left.min(memory.size - offset);
         if self.buffers > 0 {
             // Before it is handed out: afterwards the place is for the list of those returned.
-            self.buffer = self.memory.next[buffer as usize].load(Ordering::Relaxed);
+            self.buffer = memory.next[buffer as usize].load(Ordering::Relaxed);
         }
         (self.offset, self.left) = (0, self.left - length);
-        Some(ProvidedBuf { memory: Arc::clone(&self.memory), buffer, offset, length })
+        Some(ProvidedBuf { memory, buffer, offset, length })
     }
 }
 
 impl Drop for Received {
+    #[inline(always)]
     fn drop(&mut self) {
-        self.for_each(drop);
+        let Self { memory, buffer, offset, left, buffers } = *self;
+        give_back(memory, buffer, offset, left, buffers);
     }
+}
+
+/// Out of line and by value: what may have received something, and has not, stays in registers.
+#[cold]
+#[inline(never)]
+fn give_back(memory: *const ProvidedMemory, buffer: u32, offset: u32, left: u32, buffers: u32) {
+    let mut rest = ManuallyDrop::new(Received { memory, buffer, offset, left, buffers });
+    rest.by_ref().for_each(drop);
+    // SAFETY: made from an `Arc` in `new`; this is the end of that owner.
+    drop(unsafe { Arc::from_raw(memory) });
 }
 
 /// Bytes that the kernel put into a buffer of its choice.

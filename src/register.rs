@@ -16,7 +16,7 @@ use liburing_sys as sys;
 #[cfg(liburing_2_4)]
 use crate::Library;
 use crate::error::{Error, ErrorKind, Result, check};
-use crate::ring::Ring;
+use crate::ring::{DisabledRing, Ring};
 use crate::sqe::UserData;
 
 /// # Registering, as liburing has it
@@ -506,25 +506,6 @@ impl<B> Ring<B> {
         check(returned, "unregister credentials").map(drop)
     }
 
-    /// Allows on a ring that was set up disabled (`IORING_SETUP_R_DISABLED`) only what `restrictions` list, for good.
-    ///
-    /// Operations and calls that are not listed fail from then on, those of the safe interface as well.
-    ///
-    #[doc = reference!(io_uring_register_restrictions, "2.0", "5.10")]
-    ///
-    /// # Errors
-    ///
-    /// What the kernel reports: EBADFD on a ring that is enabled.
-    #[doc(alias = "io_uring_register_restrictions")]
-    pub fn register_restrictions(&mut self, restrictions: &[sys::io_uring_restriction]) -> Result<()> {
-        let ring = self.usable()?;
-        // SAFETY: the ring is set up and ours; the array is read during the call.
-        let returned = unsafe {
-            sys::io_uring_register_restrictions(ring, restrictions.as_ptr().cast_mut(), restrictions.len() as u32)
-        };
-        check(returned, "restrict the ring").map(drop)
-    }
-
     /// The processors that the kernel's own threads for this ring run on.
     ///
     #[doc = reference!(io_uring_register_iowq_aff, "2.1", "5.14")]
@@ -940,6 +921,31 @@ impl<B> Ring<B> {
     pub fn cq_has_overflow(&self) -> bool {
         // SAFETY: the ring is set up and ours.
         unsafe { sys::io_uring_cq_has_overflow(self.as_raw()) }
+    }
+}
+
+impl<B> DisabledRing<B> {
+    /// Allows only what `restrictions` list, for good, from the moment on when the ring is enabled.
+    ///
+    /// What is not listed fails: an operation in its completion, a call at once. The safe interface has no way around it.
+    ///
+    #[doc = reference!(io_uring_register_restrictions, "2.0", "5.10")]
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports: EBUSY where that was done already.
+    #[doc(alias = "io_uring_register_restrictions")]
+    pub fn register_restrictions(&mut self, restrictions: &[sys::io_uring_restriction]) -> Result<()> {
+        self.core().check_usable()?;
+        // SAFETY: the ring is set up and ours; the array is read during the call.
+        let returned = unsafe {
+            sys::io_uring_register_restrictions(
+                self.as_raw(),
+                restrictions.as_ptr().cast_mut(),
+                restrictions.len() as u32,
+            )
+        };
+        check(returned, "restrict the ring").map(drop)
     }
 }
 

@@ -278,36 +278,48 @@ impl<B> Table<B> {
         self.free == NO_SLOT
     }
 
-    /// Makes an entry that owns what `start` holds; gives that back where no entry is free.
+    /// Makes an entry that owns what `start` holds.
+    ///
+    /// # Safety
+    ///
+    /// Not [`Table::is_full`]. This is no check of its own, since a way out between the lease and its entry would cost more
+    /// than all the rest.
     #[inline(always)]
-    pub(crate) fn insert(&mut self, start: Start<B>) -> Result<Ticket, Held<B>> {
+    pub(crate) unsafe fn insert(&mut self, start: Start<B>) -> Ticket {
         let Start { held, file, descriptor, outcome } = start;
         let slot = self.free;
-        let Some(entry) = self.entries.get_mut(slot as usize) else { return Err(held) };
+        debug_assert!(!self.is_full());
+        // SAFETY: the free list has slots of this table only, and is not empty.
+        let entry = unsafe { self.entries.get_unchecked_mut(slot as usize) };
         debug_assert_eq!(entry.key & STATES, FREE);
         self.free = entry.next;
         self.in_flight += 1;
         if matches!(held, Held::Borrowed) {
             self.borrowed += 1;
         }
-        entry.key ^= FREE;
+        let key = entry.key ^ FREE;
+        entry.key = key;
         entry.file = file;
         entry.held = ManuallyDrop::new(held);
-        let ticket = Ticket(entry.key);
         if outcome != Outcome::Count || descriptor.is_some() {
             entry.key |= RARE;
             self.rest[slot as usize] = Rest { outcome, descriptor, ..Rest::NONE };
         }
-        Ok(ticket)
+        Ticket(key)
     }
 
     /// Makes an entry that owns nothing and is freed without a word.
-    pub(crate) fn insert_silent(&mut self) -> Option<Ticket> {
+    ///
+    /// # Safety
+    ///
+    /// Not [`Table::is_full`].
+    pub(crate) unsafe fn insert_silent(&mut self) -> Ticket {
         let start = Start { held: Held::Nothing, file: NO_FILE, descriptor: None, outcome: Outcome::Count };
-        let ticket = self.insert(start).ok()?;
+        // SAFETY: the same obligation.
+        let ticket = unsafe { self.insert(start) };
         self.entries[ticket.slot() as usize].key |= RARE;
         self.rest[ticket.slot() as usize] = Rest { is_silent: true, ..Rest::NONE };
-        Some(ticket)
+        ticket
     }
 
     /// What the operation holds, in the place where it stays until the end; not once the kernel may have seen it.
@@ -494,6 +506,15 @@ impl<B> Table<B> {
         key.is_some_and(|key| key & DONE != 0 && key & !STATES == ticket.0)
     }
 
+    /// How many operations in flight have memory that would be leaked: not a slot of a pool.
+    pub(crate) fn would_leak(&self) -> u32 {
+        let in_flight = self.entries.iter().filter(|entry| entry.key & (FREE | DONE) == 0);
+        let leaks = |entry: &&Entry<B>| {
+            !matches!(*entry.held, Held::Nothing | Held::Borrowed | Held::Lease(_) | Held::Group(..))
+        };
+        in_flight.filter(leaks).count() as u32
+    }
+
     /// Gives up everything in flight: no CQE will be believed any more, and memory is abandoned to the kernel.
     ///
     /// The answer is how many operations' memory is leaked: what is not a slot of a pool.
@@ -590,6 +611,12 @@ mod tests {
     const MORE: u32 = liburing_sys::IORING_CQE_F_MORE;
 
     impl Table {
+        fn start(&mut self, start: Start<NoBuffers>) -> Ticket {
+            assert!(!self.is_full());
+            // SAFETY: just looked up.
+            unsafe { self.insert(start) }
+        }
+
         /// As a ring does.
         fn complete_any(&mut self, user_data: u64, result: i32, flags: u32) -> Completed {
             match self.complete(user_data, flags) {
@@ -611,7 +638,7 @@ mod tests {
     fn an_operation_keeps_its_lease_until_its_final_completion() {
         let pool = Pool::new(1, 64).unwrap();
         let mut table = Table::<NoBuffers>::new(2, 7);
-        let ticket = table.insert(Start::holding(Held::Lease(pool.lease().unwrap()))).unwrap();
+        let ticket = table.start(Start::holding(Held::Lease(pool.lease().unwrap())));
         assert_eq!(free_slots(&pool), 0);
         assert!(matches!(table.complete_any(ticket.user_data(), 3, MORE), Completed::More(_)));
         assert_eq!(free_slots(&pool), 0, "R2: F_MORE is not final");
@@ -624,10 +651,10 @@ mod tests {
     #[test]
     fn a_completion_that_comes_twice_or_late_finds_nothing() {
         let mut table = Table::<NoBuffers>::new(1, 0);
-        let first = table.insert(Start::holding(Held::Nothing)).unwrap();
+        let first = table.start(Start::holding(Held::Nothing));
         assert!(matches!(table.complete_any(first.user_data(), 0, 0), Completed::Final(_)));
         assert!(matches!(table.complete_any(first.user_data(), 0, 0), Completed::Unknown));
-        let second = table.insert(Start::holding(Held::Nothing)).unwrap();
+        let second = table.start(Start::holding(Held::Nothing));
         assert_ne!(first, second);
         assert!(matches!(table.complete_any(first.user_data(), 0, 0), Completed::Unknown), "the slot is another's now");
         assert_eq!(table.in_flight(), 1);
@@ -636,7 +663,7 @@ mod tests {
     #[test]
     fn foreign_user_data_finds_nothing() {
         let mut table = Table::<NoBuffers>::new(4, 0);
-        let ticket = table.insert(Start::holding(Held::Nothing)).unwrap();
+        let ticket = table.start(Start::holding(Held::Nothing));
         let low = ticket.user_data() & !(3 << 62);
         for forged in
             [u64::MAX, 0, low, low | 2 << 62, low | 3 << 62, ticket.user_data() + 1, ticket.user_data() + (1 << 32)]
@@ -649,28 +676,28 @@ mod tests {
     #[test]
     fn generations_wrap_within_their_bits() {
         let mut table = Table::<NoBuffers>::new(1, GENERATION_MASK);
-        let last = table.insert(Start::holding(Held::Nothing)).unwrap();
+        let last = table.start(Start::holding(Held::Nothing));
         assert!(matches!(table.complete_any(last.user_data(), 0, 0), Completed::Final(_)));
-        let first = table.insert(Start::holding(Held::Nothing)).unwrap();
+        let first = table.start(Start::holding(Held::Nothing));
         assert_eq!(first.generation(), 0);
         assert_eq!(first.user_data() >> TAG_SHIFT, TAG_OPERATION);
     }
 
     #[test]
-    fn a_full_table_gives_the_lease_back() {
-        let pool = Pool::new(2, 64).unwrap();
+    fn a_full_table_says_so() {
         let mut table = Table::<NoBuffers>::new(1, 0);
-        table.insert(Start::holding(Held::Lease(pool.lease().unwrap()))).unwrap();
+        assert!(!table.is_full());
+        let ticket = table.start(Start::holding(Held::Nothing));
         assert!(table.is_full());
-        let Err(Held::Lease(buf)) = table.insert(Start::holding(Held::Lease(pool.lease().unwrap()))) else { panic!() };
-        drop(buf);
-        assert_eq!(free_slots(&pool), 1);
+        table.complete_any(ticket.user_data(), 0, 0);
+        assert!(!table.is_full());
+        assert!(Table::<NoBuffers>::new(0, 0).is_full());
     }
 
     #[test]
     fn the_done_list_keeps_its_order_and_loses_nothing() {
         let mut table = Table::<NoBuffers>::new(4, 0);
-        let tickets: Vec<Ticket> = (0..4).map(|_| table.insert(Start::holding(Held::Nothing)).unwrap()).collect();
+        let tickets: Vec<Ticket> = (0..4).map(|_| table.start(Start::holding(Held::Nothing))).collect();
         for index in [2, 0, 3, 1] {
             table.complete_later(tickets[index].user_data(), index as i32, 0);
         }
@@ -679,15 +706,15 @@ mod tests {
         assert!(table.take(tickets[0]).is_none(), "taken once");
         let rest: Vec<i32> = std::iter::from_fn(|| table.take_oldest()).map(|finished| finished.result).collect();
         assert_eq!(rest, [2, 3, 1]);
-        assert!(table.insert(Start::holding(Held::Nothing)).is_ok());
+        assert!(!table.is_full());
     }
 
     #[test]
     fn a_dropped_table_gives_back_what_ended_and_nothing_else() {
         let pool = Pool::new(3, 64).unwrap();
         let mut table = Table::<NoBuffers>::new(3, 0);
-        let ended = table.insert(Start::holding(Held::Lease(pool.lease().unwrap()))).unwrap();
-        table.insert(Start::holding(Held::Lease(pool.lease().unwrap()))).unwrap();
+        let ended = table.start(Start::holding(Held::Lease(pool.lease().unwrap())));
+        table.start(Start::holding(Held::Lease(pool.lease().unwrap())));
         table.complete_later(ended.user_data(), 0, 0);
         drop(table);
         assert_eq!(free_slots(&pool), 2, "one was free, one came back, the one in flight is abandoned");

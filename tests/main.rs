@@ -18,7 +18,9 @@ mod uring {
     mod register;
     mod ring;
     mod scope;
+    mod setup;
     mod shared;
+    mod teardown;
     #[cfg(feature = "block")]
     mod threads;
 }

@@ -240,9 +240,6 @@ fn credentials_processors_and_workers() {
     assert!(before.iter().all(|most| *most > 0), "{before:?}");
     assert_eq!(ring.register_iowq_max_workers([0, 0]).unwrap(), [2, 3]);
 
-    // Only a ring that is not enabled yet can be restricted.
-    let error = ring.register_restrictions(&[]).unwrap_err();
-    assert!([Some(libc::EBADFD), Some(libc::EINVAL)].contains(&error.raw_os_error()), "{error}");
     #[cfg(liburing_2_6)]
     {
         // SAFETY: all zeroes is a value of this plain structure.
@@ -259,6 +256,34 @@ fn credentials_processors_and_workers() {
     can("iowait", ring.set_iowait(false));
     assert!(ring.opcode_supported(sys::IORING_OP_NOP as u8).unwrap());
     assert!(!ring.opcode_supported(255).unwrap());
+}
+
+#[test]
+fn a_restricted_ring_does_what_is_listed() {
+    let Some(_) = common::ring(1) else { return };
+    let mut disabled = Ring::builder(8).build_disabled().unwrap();
+    // SAFETY: all zeroes is a value of this plain structure.
+    let mut only = unsafe { std::mem::zeroed::<sys::io_uring_restriction>() };
+    only.opcode = sys::IORING_RESTRICTION_SQE_OP as u16;
+    only.__bindgen_anon_1.sqe_op = sys::IORING_OP_NOP as u8;
+    disabled.register_restrictions(&[only]).unwrap();
+    assert_eq!(kind(disabled.register_restrictions(&[only])), Some(ErrorKind::Busy));
+    let mut ring = disabled.enable().unwrap();
+    ring.get_sqe().unwrap().prep_nop();
+    assert_eq!(next(&mut ring).1, 0);
+    ring.get_sqe().unwrap().prep_socket(libc::AF_UNIX, libc::SOCK_STREAM, 0, 0);
+    assert_eq!(next(&mut ring).1, -libc::EACCES);
+    let error = ring.register_files(&[None]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    // The safe interface as well, and what it was given comes back.
+    let pool = Pool::new(1, 64).unwrap();
+    let zero = std::sync::Arc::new(std::os::fd::OwnedFd::from(File::open("/dev/zero").unwrap()));
+    ring.read(&zero, pool.lease().unwrap(), 64, 0).unwrap();
+    ring.submit_and_wait(1).unwrap();
+    let done = ring.completions().find_map(Completion::into_done).unwrap();
+    assert_eq!(kind(done.result()), Some(ErrorKind::PermissionDenied));
+    drop(done);
+    assert!(pool.lease().is_some());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use anyhow::{Context, Result, ensure};
-use sysuring::{Buf, Completion, FixedFile, Pool, Ring, UserData, sys};
+use sysuring::{Buf, Completion, FixedFile, Operations as _, Pool, Ring, UserData, sys};
 
 use crate::workloads::{FILE, LENGTH, Work};
 
