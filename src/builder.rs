@@ -8,7 +8,7 @@ use liburing_sys as sys;
 use crate::Unavailable;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
-use crate::queues::SetupError;
+use crate::queues::{HugePages, SetupError};
 use crate::ring::{DisabledRing, Ring};
 use crate::shared::SharedRing;
 use crate::stable::StableBuf;
@@ -80,6 +80,7 @@ pub struct RingBuilder {
     files: u32,
     fall_back: bool,
     drop_limit: Option<Duration>,
+    huge_pages: bool,
 }
 
 impl RingBuilder {
@@ -93,6 +94,7 @@ impl RingBuilder {
             files: 64,
             fall_back: false,
             drop_limit: None,
+            huge_pages: false,
         }
     }
 
@@ -194,6 +196,15 @@ impl RingBuilder {
         self
     }
 
+    /// Has the queues on a huge page of 2 MiB (since Linux 6.5; liburing 2.5, header and library). Queues that don't fit are
+    /// an error.
+    #[doc(alias("io_uring_queue_init_mem", "IORING_SETUP_NO_MMAP"))]
+    #[must_use]
+    pub fn huge_pages(mut self, on: bool) -> Self {
+        self.huge_pages = on;
+        self
+    }
+
     /// Polls the device as [`RingBuilder::iopoll`] does, and sleeps for a part of the time that it took before (since Linux
     /// 6.13).
     #[doc(alias = "IORING_SETUP_HYBRID_IOPOLL")]
@@ -288,6 +299,9 @@ impl RingBuilder {
 
     /// `attached` is the descriptor of the ring to share kernel threads with, where the flags say so.
     fn core_attached<B>(&self, attached: RawFd) -> Result<Core<B>> {
+        if self.huge_pages {
+            HugePages::check()?;
+        }
         let mut flags = self.flags;
         if flags.intersects(SetupFlags::COOP_TASKRUN | SetupFlags::DEFER_TASKRUN) {
             // So that completions() knows when the kernel has to be entered.
@@ -323,7 +337,13 @@ impl RingBuilder {
         params.wq_fd = attached as u32;
         params.sq_thread_cpu = self.sq_cpu;
         params.sq_thread_idle = u32::try_from(self.sq_idle.as_millis()).unwrap_or(u32::MAX);
-        Core::new(self.entries, &mut params, self.files)
+        let memory = if self.huge_pages {
+            let memory = HugePages::new().map_err(|error| SetupError::Unavailable(Unavailable::other(&error)))?;
+            Some(memory)
+        } else {
+            None
+        };
+        Core::new(self.entries, &mut params, memory, self.files)
     }
 
     /// The error for a setup that the kernel refused.

@@ -25,13 +25,13 @@ use std::time::{Duration, Instant};
 use liburing_sys as sys;
 
 use crate::completion::{Completion, Done, More, Rare, RareBox, Returned};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
 use crate::operations::FileRef;
 use crate::parcel::{Parcel, address_of};
 use crate::pool::{Buf, Pool, PoolMemory};
 use crate::provided::{Groups, ProvidedBuffers};
-use crate::queues::{Cqe, Queues, SetupError, is_passing};
+use crate::queues::{Cqe, HugePages, Queues, SetupError, is_passing};
 use crate::registered::Registered;
 use crate::rejected::{RejectReason, Rejected};
 use crate::table::{Completed, Finished, Held, NO_FILE, NoBuffers, Outcome, Partial, Start, Table, Ticket, is_raw};
@@ -138,6 +138,12 @@ pub struct Core<B = NoBuffers> {
     drop_limit: Option<Duration>,
 }
 
+/// A table for as many operations as completions fit. Tickets of another table find nothing in it, as a rule.
+fn table_for<B>(queues: &Queues) -> Table<B> {
+    let seed = RINGS_MADE.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9);
+    Table::new(queues.cq_entries() << u32::from(cfg!(sysuring_break = "r11_limit")), seed)
+}
+
 /// How long dropping a ring waits for memory that would leak.
 const LEAK_LIMIT: Duration = Duration::from_secs(1);
 
@@ -158,16 +164,19 @@ unsafe impl<B: Send> Send for Core<B> {}
 
 impl<B> Core<B> {
     /// Sets up a ring; `Err` carries the errno of `io_uring_queue_init_params` where that is what failed.
-    pub(crate) fn new(entries: u32, params: &mut sys::io_uring_params, files: u32) -> Result<Self, SetupError> {
-        Queues::new(entries, params).map(|queues| Self::with_queues(queues, files))
+    pub(crate) fn new(
+        entries: u32,
+        params: &mut sys::io_uring_params,
+        memory: Option<HugePages>,
+        files: u32,
+    ) -> Result<Self, SetupError> {
+        Queues::new(entries, params, memory).map(|queues| Self::with_queues(queues, files))
     }
 
     pub(crate) fn with_queues(queues: Queues, files: u32) -> Self {
-        let seed = RINGS_MADE.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9);
-        let capacity = queues.cq_entries() << u32::from(cfg!(sysuring_break = "r11_limit"));
         Self {
+            table: table_for(&queues),
             queues,
-            table: Table::new(capacity, seed),
             registered: Registered::new(files),
             groups: Groups::default(),
             has_waiting: false,
@@ -177,6 +186,19 @@ impl<B> Core<B> {
             extra_flags: 0,
             drop_limit: None,
         }
+    }
+
+    /// Changes the size of the queues, and of the table with them.
+    pub(crate) fn resize(&mut self, entries: u32, cq_entries: u32) -> Result<()> {
+        self.reap();
+        if !self.is_idle() || self.has_waiting && self.find_waiting() {
+            let message =
+                "operations are in flight on the ring, or their completions not taken; take them before it is resized";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        self.queues.resize(entries, cq_entries)?;
+        self.table = table_for(&self.queues);
+        Ok(())
     }
 
     pub(crate) fn set_drop_limit(&mut self, limit: Option<Duration>) {

@@ -185,7 +185,7 @@ mod linux {
         let mut params = unsafe { std::mem::zeroed::<sys::io_uring_params>() };
         params.flags = flags;
         params.cq_entries = if flags & sys::IORING_SETUP_CQSIZE != 0 { 8 } else { 0 };
-        Queues::new(4, &mut params)
+        Queues::new(4, &mut params, None)
     }
 
     /// The numbers of the operations that the kernel has; none where it can't be asked (a filter forbids it).

@@ -75,6 +75,9 @@ pub(crate) struct Queues {
     sqe_shift: u32,
     cqe_shift: u32,
     features: u32,
+    /// The queues' own memory where the kernel did not make it: unmapped when the ring is closed, which leaves the kernel its
+    /// pages.
+    _memory: Option<HugePages>,
     /// What the descriptor is of, by device and inode: in the child of a fork it may be of another file by then.
     identity: Option<(u64, u64)>,
     /// The table of registered files is the raw interface's.
@@ -84,8 +87,12 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    /// Sets up a ring; `Err` carries the errno of `io_uring_queue_init_params` where that is what failed.
-    pub(crate) fn new(entries: u32, params: &mut sys::io_uring_params) -> Result<Self, SetupError> {
+    /// Sets up a ring, in `memory` where that is given; `Err` carries the errno of liburing's set-up where that is what failed.
+    pub(crate) fn new(
+        entries: u32,
+        params: &mut sys::io_uring_params,
+        memory: Option<HugePages>,
+    ) -> Result<Self, SetupError> {
         sys::load().map_err(|error| SetupError::Unavailable(Unavailable::from_load(&error)))?;
         let mark = ForkMark::current().map_err(|error| {
             let error = Error::from_io(error, "map a page that a fork wipes");
@@ -94,8 +101,11 @@ impl Queues {
         // SAFETY: all zeroes is a value of this C structure.
         let ring = Box::new(unsafe { std::mem::zeroed::<sys::io_uring>() });
         let ring = NonNull::from(Box::leak(ring));
-        // SAFETY: both pointers are to live values that nobody else uses; the ring stays at its address until `drop`.
-        let returned = unsafe { sys::io_uring_queue_init_params(entries, ring.as_ptr(), params) };
+        let returned = match &memory {
+            // SAFETY: both pointers are to live values that nobody else uses; the ring stays at its address until `drop`.
+            None => unsafe { sys::io_uring_queue_init_params(entries, ring.as_ptr(), params) },
+            Some(memory) => memory.init(entries, ring, params),
+        };
         if returned < 0 {
             // SAFETY: leaked above, and liburing keeps nothing of a ring that it failed to set up.
             drop(unsafe { Box::from_raw(ring.as_ptr()) });
@@ -114,6 +124,7 @@ impl Queues {
             cqe_shift: u32::from(flags & sys::IORING_SETUP_CQE32 != 0),
             features: params.features,
             identity: None,
+            _memory: memory,
             raw_files: false,
             raw_buffers: false,
         };
@@ -123,6 +134,29 @@ impl Queues {
             return Err(SetupError::Unavailable(Unavailable::library_too_old()));
         }
         Ok(queues)
+    }
+
+    /// Changes the size of the queues: nothing may be in flight, or in the queues.
+    pub(crate) fn resize(&mut self, entries: u32, cq_entries: u32) -> Result<()> {
+        self.check_usable()?;
+        let mut params = resize_params(entries, cq_entries);
+        self.resize_by(&mut params)?;
+        self.cq_entries = params.cq_entries;
+        Ok(())
+    }
+
+    #[cfg(liburing_2_9)]
+    fn resize_by(&mut self, params: &mut sys::io_uring_params) -> Result<()> {
+        crate::Library::require("io_uring_resize_rings")?;
+        // SAFETY: the ring is set up and ours, and nobody has an entry of its queues: that would borrow `self`.
+        let returned = unsafe { sys::io_uring_resize_rings(self.raw(), params) };
+        check(returned, "resize a ring (it takes defer_taskrun, and Linux 6.13)").map(|_| ())
+    }
+
+    #[cfg(not(liburing_2_9))]
+    #[allow(clippy::unused_self)]
+    fn resize_by(&mut self, _params: &mut sys::io_uring_params) -> Result<()> {
+        Err(header_too_old("io_uring_resize_rings", "2.9"))
     }
 
     #[inline]
@@ -410,6 +444,87 @@ impl Queues {
         }
     }
 }
+
+/// A function that the header has not declared.
+#[cfg(not(liburing_2_9))]
+#[cold]
+fn header_too_old(function: &str, since: &str) -> Error {
+    let header = sys::HEADER_VERSION;
+    let message = format!("this program was built with the header of liburing {header}; {function} came with {since}");
+    Error::new(crate::ErrorKind::Unsupported, message)
+}
+
+fn resize_params(entries: u32, cq_entries: u32) -> sys::io_uring_params {
+    // SAFETY: all zeroes is a value of this C structure.
+    let mut params = unsafe { std::mem::zeroed::<sys::io_uring_params>() };
+    params.sq_entries = entries;
+    params.cq_entries = cq_entries;
+    params.flags = sys::IORING_SETUP_CQSIZE;
+    params
+}
+
+/// Memory for a ring's queues on huge pages. Shared, so that a fork makes no copy of it on the next write.
+#[derive(Debug)]
+pub(crate) struct HugePages {
+    start: NonNull<u8>,
+}
+
+/// Bytes of [`HugePages`]: the smallest huge page that there is on x86 and ARM, and more than the largest queues that fit
+/// into one.
+const HUGE_PAGE: usize = 2 << 20;
+
+impl HugePages {
+    pub(crate) fn new() -> Result<Self> {
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe { libc::mmap(ptr::null_mut(), HUGE_PAGE, access, flags, -1, 0) };
+        let start = NonNull::new(start.cast()).filter(|_| start != libc::MAP_FAILED);
+        start.map(|start| Self { start }).ok_or_else(|| {
+            let error = io::Error::last_os_error();
+            let doing = "map a huge page for a ring (`sysctl vm.nr_hugepages` says how many there are)";
+            Error::from_io(error, doing)
+        })
+    }
+
+    /// Whether liburing, header and library, can have queues in memory that it is given.
+    ///
+    /// # Errors
+    ///
+    /// That they are too old.
+    pub(crate) fn check() -> Result<()> {
+        #[cfg(liburing_2_5)]
+        return crate::Library::require("io_uring_queue_init_mem");
+        #[cfg(not(liburing_2_5))]
+        return Err(header_too_old("io_uring_queue_init_mem", "2.5"));
+    }
+
+    #[cfg(liburing_2_5)]
+    fn init(&self, entries: u32, ring: NonNull<sys::io_uring>, params: &mut sys::io_uring_params) -> libc::c_int {
+        // SAFETY: the pointers are to live values that nobody else uses; the memory is ours, aligned, and stays until the ring
+        // is closed.
+        let used = unsafe {
+            sys::io_uring_queue_init_mem(entries, ring.as_ptr(), params, self.start.as_ptr().cast(), HUGE_PAGE)
+        };
+        used.min(0)
+    }
+
+    #[cfg(not(liburing_2_5))]
+    #[allow(clippy::unused_self)]
+    fn init(&self, _: u32, _: NonNull<sys::io_uring>, _: &mut sys::io_uring_params) -> libc::c_int {
+        -libc::EOPNOTSUPP
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`; the ring that used it is closed.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), HUGE_PAGE) };
+    }
+}
+
+// SAFETY: memory that no thread owns.
+unsafe impl Send for HugePages {}
 
 impl std::fmt::Debug for Queues {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -121,6 +121,18 @@ impl<B> Ring<B> {
         self.core.queues().descriptor()
     }
 
+    /// Changes the size of the queues (since Linux 6.13, liburing 2.9), and with them how many operations may be in flight. The
+    /// ring has to be one with [`RingBuilder::defer_taskrun`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] while operations are in flight or completions wait to be taken; [`ErrorKind::Unsupported`] where
+    /// liburing is too old; what the kernel reports.
+    #[doc(alias = "io_uring_resize_rings")]
+    pub fn resize(&mut self, entries: u32, cq_entries: u32) -> Result<()> {
+        self.core.resize(entries, cq_entries)
+    }
+
     /// The C structure, for C code that uses the same ring.
     ///
     /// It stays at its address for as long as the ring lives. C code has to respect the tag: an entry of its own has the

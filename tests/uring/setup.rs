@@ -75,3 +75,60 @@ fn flags_that_do_not_go_together_are_refused_with_a_hint() {
     assert!(error.to_string().contains("sqpoll excludes defer_taskrun"), "{error}");
     assert_eq!(Ring::builder(4).defer_taskrun(true).build_shared().unwrap_err().kind(), ErrorKind::InvalidInput);
 }
+
+#[test]
+fn queues_change_their_size_between_operations() {
+    if common::ring(1).is_none() {
+        return;
+    }
+    let builder = Ring::builder(4).defer_taskrun(true);
+    let mut ring = match builder.build() {
+        Ok(ring) => ring,
+        Err(error) => return common::skip(error),
+    };
+    let old = ring.nop().unwrap();
+    assert_eq!(ring.resize(64, 128).unwrap_err().kind(), ErrorKind::Busy);
+    ring.submit_and_wait(1).unwrap();
+    assert_eq!(ring.resize(64, 128).unwrap_err().kind(), ErrorKind::Busy, "a completion waits");
+    assert_eq!(ring.completions().count(), 1);
+    match ring.resize(64, 128) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::Unsupported || error.raw_os_error() == Some(libc::EINVAL) => {
+            return common::skip(error);
+        }
+        Err(error) => panic!("{error}"),
+    }
+    assert_eq!((ring.sq_entries(), ring.cq_entries()), (64, 128));
+    for _ in 0..3 {
+        let tickets: Vec<_> = (0..64).map(|_| ring.nop().unwrap()).collect();
+        assert!(!tickets.contains(&old));
+        assert_eq!(ring.submit_and_wait(64).unwrap(), 64);
+        assert_eq!(ring.completions().count(), 64);
+    }
+    ring.resize(8, 8).unwrap();
+    for _ in 0..8 {
+        ring.nop().unwrap();
+    }
+    assert!(ring.nop().is_err());
+}
+
+#[test]
+fn queues_lie_on_a_huge_page_where_there_is_one() {
+    if common::ring(1).is_none() {
+        return;
+    }
+    let mut ring = match Ring::builder(64).huge_pages(true).build() {
+        Ok(ring) => ring,
+        Err(error) => {
+            assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unsupported), "{error}");
+            return common::skip(error);
+        }
+    };
+    for _ in 0..10 {
+        for _ in 0..64 {
+            ring.nop().unwrap();
+        }
+        assert_eq!(ring.submit_and_wait(64).unwrap(), 64);
+        assert_eq!(ring.completions().count(), 64);
+    }
+}
