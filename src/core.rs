@@ -159,6 +159,13 @@ impl<B> Core<B> {
         self.queues.check_usable()
     }
 
+    /// Whether raw entries leave no place among the completions for one more operation.
+    #[inline]
+    fn raw_takes_all(&self) -> bool {
+        let raw = self.queues.raw_in_flight();
+        raw != 0 && self.table.in_flight() + raw >= self.queues.cq_entries()
+    }
+
     // ---- starting
 
     /// Starts an operation of the safe interface.
@@ -181,8 +188,7 @@ impl<B> Core<B> {
         held: Held<B>,
         fill: impl FnOnce(&mut Operation, &mut Held<B>),
     ) -> Result<Ticket, (RejectReason, Held<B>)> {
-        let raw_in_flight = self.queues.raw_in_flight();
-        if raw_in_flight != 0 && self.table.in_flight() + raw_in_flight >= self.queues.cq_entries() {
+        if self.raw_takes_all() {
             return Err((RejectReason::TableFull, held));
         }
         let Some(sqe) = self.queues.reserve_ahead(self.ahead) else { return Err((self.why_not(), held)) };
@@ -273,7 +279,7 @@ impl<B> Core<B> {
 
     /// Asks the kernel to end an operation. The answer is not waited for; the operation's own CQE tells how it ended.
     pub(crate) fn cancel(&mut self, ticket: Ticket) -> Result<(), RejectReason> {
-        if self.table.is_full() {
+        if self.table.is_full() || self.raw_takes_all() {
             return Err(RejectReason::TableFull);
         }
         let Some(sqe) = self.queues.reserve() else { return Err(self.why_not()) };
@@ -370,7 +376,7 @@ impl<B> Core<B> {
 
     #[inline]
     fn check_poisoned<T>(&mut self, result: Result<T>) -> Result<T> {
-        if result.is_err() && self.queues.is_poisoned() {
+        if result.is_err() && (self.queues.is_poisoned() || cfg!(sysuring_break = "r1_error")) {
             // What is in flight will never be heard of again.
             self.table.abandon_in_flight();
         }

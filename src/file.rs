@@ -110,8 +110,14 @@ impl FileTable {
         self.any_released.swap(false, Ordering::AcqRel);
         for (index, entry) in self.entries.iter().enumerate() {
             let is_released = entry.state.load(Ordering::Acquire) == RELEASED;
-            if is_released && entry.in_flight.load(Ordering::Relaxed) == 0 && unregister(index as u32) {
+            let is_used = entry.in_flight.load(Ordering::Relaxed) != 0 && !cfg!(sysuring_break = "r1_file");
+            if !is_released || is_used {
+                continue;
+            }
+            if unregister(index as u32) {
                 entry.state.store(FREE, Ordering::Relaxed);
+            } else {
+                self.any_released.store(true, Ordering::Relaxed);
             }
         }
     }

@@ -69,6 +69,8 @@ mod core;
 mod file;
 #[cfg(uring)]
 mod fork;
+#[cfg(all(test, uring))]
+mod model;
 #[cfg(uring)]
 mod multishot;
 #[cfg(uring)]

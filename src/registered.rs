@@ -8,10 +8,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::{Arc, Weak};
 
+#[cfg(not(test))]
 use liburing_sys as sys;
 
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::file::{FileTable, FixedFile};
+#[cfg(test)]
+use crate::model::liburing as sys;
 use crate::pool::{Pool, PoolMemory};
 use crate::queues::Queues;
 use crate::table::NO_FILE;

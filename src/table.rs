@@ -331,7 +331,8 @@ impl<B> Table<B> {
         }
         let ticket = Ticket(user_data);
         let entry = self.entries.get(ticket.slot() as usize)?;
-        let in_flight = matches!(entry.state, State::InFlight | State::InFlightSilent);
+        let in_flight =
+            matches!(entry.state, State::InFlight | State::InFlightSilent) || cfg!(sysuring_break = "r4_twice");
         let is_same = entry.generation == ticket.generation() || cfg!(sysuring_break = "r4_generation");
         (in_flight && is_same).then_some((ticket.slot(), entry.state))
     }
