@@ -1,5 +1,6 @@
 //! How a ring is set up.
 
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use liburing_sys as sys;
@@ -8,7 +9,7 @@ use crate::Unavailable;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queues::SetupError;
-use crate::ring::Ring;
+use crate::ring::{DisabledRing, Ring};
 use crate::shared::SharedRing;
 use crate::stable::StableBuf;
 
@@ -45,6 +46,10 @@ bitflags::bitflags! {
         const SINGLE_ISSUER = sys::IORING_SETUP_SINGLE_ISSUER;
         /// Completions are posted only while that task waits (since Linux 6.1).
         const DEFER_TASKRUN = sys::IORING_SETUP_DEFER_TASKRUN;
+        /// The kernel's threads are another ring's.
+        const ATTACH_WQ = sys::IORING_SETUP_ATTACH_WQ;
+        /// Polling sleeps for a part of the time (since Linux 6.13).
+        const HYBRID_IOPOLL = 1 << 17;
     }
 }
 
@@ -74,6 +79,7 @@ pub struct RingBuilder {
     sq_cpu: u32,
     files: u32,
     fall_back: bool,
+    drop_limit: Option<Duration>,
 }
 
 impl RingBuilder {
@@ -86,6 +92,7 @@ impl RingBuilder {
             sq_cpu: 0,
             files: 64,
             fall_back: false,
+            drop_limit: None,
         }
     }
 
@@ -177,6 +184,25 @@ impl RingBuilder {
         self
     }
 
+    /// How long dropping the ring waits, after it asked the kernel to cancel them, for operations in flight.
+    ///
+    /// Unless set, it waits only where memory would leak otherwise, for a second at most: buffers that were moved in, paths,
+    /// times and addresses leak, leases of a pool don't ([`crate::leaked_operations`], [`crate::Pool::retired_bytes`]).
+    #[must_use]
+    pub fn drop_limit(mut self, limit: Duration) -> Self {
+        self.drop_limit = Some(limit);
+        self
+    }
+
+    /// Polls the device as [`RingBuilder::iopoll`] does, and sleeps for a part of the time that it took before (since Linux
+    /// 6.13).
+    #[doc(alias = "IORING_SETUP_HYBRID_IOPOLL")]
+    #[must_use]
+    pub fn hybrid_iopoll(self, on: bool) -> Self {
+        let flags = SetupFlags::HYBRID_IOPOLL;
+        self.set(if on { flags | SetupFlags::IOPOLL } else { flags }, on)
+    }
+
     /// Where the kernel does not know a flag that only speeds things up, goes on without it: DEFER_TASKRUN and
     /// SINGLE_ISSUER first, then COOP_TASKRUN, then SUBMIT_ALL. [`Ring::flags`] tells what was granted.
     #[must_use]
@@ -220,6 +246,28 @@ impl RingBuilder {
         self.core().map(Ring::new)
     }
 
+    /// As [`RingBuilder::build`], and the ring has its kernel threads together with `other`: with [`RingBuilder::sqpoll`],
+    /// one thread takes the submissions of both. Without, this does nothing worth having (since Linux 5.12).
+    ///
+    /// # Errors
+    ///
+    /// As for [`RingBuilder::build`].
+    #[doc(alias = "IORING_SETUP_ATTACH_WQ")]
+    pub fn build_attached<B>(&self, other: &Ring<B>) -> Result<Ring> {
+        let descriptor = other.descriptor();
+        self.clone().set(SetupFlags::ATTACH_WQ, true).core_attached(descriptor).map(Ring::new)
+    }
+
+    /// Sets up a ring that is enabled later, by the thread that will use it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RingBuilder::build`].
+    #[doc(alias = "IORING_SETUP_R_DISABLED")]
+    pub fn build_disabled(&self) -> Result<DisabledRing> {
+        self.clone().set(SetupFlags::R_DISABLED, true).core().map(DisabledRing::new)
+    }
+
     /// Sets up a ring that threads share.
     ///
     /// # Errors
@@ -235,6 +283,11 @@ impl RingBuilder {
     }
 
     pub(crate) fn core<B>(&self) -> Result<Core<B>> {
+        self.core_attached(-1)
+    }
+
+    /// `attached` is the descriptor of the ring to share kernel threads with, where the flags say so.
+    fn core_attached<B>(&self, attached: RawFd) -> Result<Core<B>> {
         let mut flags = self.flags;
         if flags.intersects(SetupFlags::COOP_TASKRUN | SetupFlags::DEFER_TASKRUN) {
             // So that completions() knows when the kernel has to be entered.
@@ -242,7 +295,7 @@ impl RingBuilder {
         }
         let mut patience = PATIENCE.iter();
         loop {
-            match self.try_core(flags) {
+            match self.try_core(flags, attached) {
                 // The kernel gives back the locked memory of a ring some time after it was closed.
                 Err(SetupError::Errno(errno @ libc::ENOMEM)) => match patience.next() {
                     Some(milliseconds) => std::thread::sleep(Duration::from_millis(*milliseconds)),
@@ -254,16 +307,20 @@ impl RingBuilder {
                 },
                 Err(SetupError::Errno(errno)) => return Err(self.refused(errno)),
                 Err(SetupError::Unavailable(reason)) => return Err(reason.into_error()),
-                Ok(core) => return Ok(core),
+                Ok(mut core) => {
+                    core.set_drop_limit(self.drop_limit);
+                    return Ok(core);
+                }
             }
         }
     }
 
-    fn try_core<B>(&self, flags: SetupFlags) -> Result<Core<B>, SetupError> {
+    fn try_core<B>(&self, flags: SetupFlags, attached: RawFd) -> Result<Core<B>, SetupError> {
         // SAFETY: all zeroes is a value of this C structure.
         let mut params = unsafe { std::mem::zeroed::<sys::io_uring_params>() };
         params.flags = flags.bits();
         params.cq_entries = self.cq_entries;
+        params.wq_fd = attached as u32;
         params.sq_thread_cpu = self.sq_cpu;
         params.sq_thread_idle = u32::try_from(self.sq_idle.as_millis()).unwrap_or(u32::MAX);
         Core::new(self.entries, &mut params, self.files)

@@ -1,11 +1,12 @@
 //! Operations that start one after another, and operations with flags.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use liburing_sys as sys;
 
 use crate::core::Core;
-use crate::operations::{Starter, start_time};
+use crate::operations::{Seal, Starter, start_time};
 use crate::rejected::Rejected;
 use crate::ring::Ring;
 use crate::table::{NoBuffers, Ticket};
@@ -125,13 +126,14 @@ impl<B> Chain<'_, B> {
 impl<B> Starter for Chain<'_, B> {
     type Owned = B;
 
-    #[inline]
-    fn start_on_core<T>(
-        &mut self,
-        given: T,
-        start: impl FnOnce(&mut Core<B>, T) -> Result<Ticket, Rejected<T>>,
-    ) -> Result<Ticket, Rejected<T>> {
-        start(self.core, given)
+    type Guard<'a>
+        = &'a mut Core<B>
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn core_guard(&mut self, _: Seal) -> Option<&mut Core<B>> {
+        Some(self.core)
     }
 }
 
@@ -145,17 +147,19 @@ pub struct WithFlags<'ring, B = NoBuffers> {
 impl<B> Starter for WithFlags<'_, B> {
     type Owned = B;
 
-    fn start_on_core<T>(
-        &mut self,
-        given: T,
-        start: impl FnOnce(&mut Core<B>, T) -> Result<Ticket, Rejected<T>>,
-    ) -> Result<Ticket, Rejected<T>> {
-        start(Flagged::set(self.core, self.flags).core, given)
+    type Guard<'a>
+        = Flagged<'a, B>
+    where
+        Self: 'a;
+
+    fn core_guard(&mut self, _: Seal) -> Option<Flagged<'_, B>> {
+        Some(Flagged::set(self.core, self.flags))
     }
 }
 
-/// A ring whose entries get flags until this is dropped.
-struct Flagged<'ring, B> {
+/// A ring whose entries get flags until this is dropped. Public, in a private module: a sealed trait speaks of it.
+#[derive(Debug)]
+pub struct Flagged<'ring, B> {
     core: &'ring mut Core<B>,
     before: u8,
 }
@@ -165,6 +169,20 @@ impl<'ring, B> Flagged<'ring, B> {
         let before = core.extra_flags();
         core.set_extra_flags(before | flags);
         Self { core, before }
+    }
+}
+
+impl<B> Deref for Flagged<'_, B> {
+    type Target = Core<B>;
+
+    fn deref(&self) -> &Core<B> {
+        self.core
+    }
+}
+
+impl<B> DerefMut for Flagged<'_, B> {
+    fn deref_mut(&mut self) -> &mut Core<B> {
+        self.core
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::core::{Core, Next};
+use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result, check};
+use crate::parcel::Parcel;
 use crate::pool::Buf;
+use crate::provided::Received;
 use crate::queues::Cqe;
-use crate::table::{Finished, Held, NoBuffers, Partial, Ticket};
+use crate::table::{NoBuffers, Partial, Ticket};
 
 /// The completions of a ring; see [`crate::Ring::completions`].
 #[derive(Debug)]
@@ -23,13 +25,9 @@ impl<'ring, B> Completions<'ring, B> {
 impl<B> Iterator for Completions<'_, B> {
     type Item = Completion<B>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Completion<B>> {
-        Some(match self.core.next_completion()? {
-            Next::Finished(finished) => Completion::Done(Done::new(finished)),
-            Next::Partial(partial) => Completion::More(More(partial)),
-            Next::Raw(cqe) => Completion::Raw(cqe),
-        })
+        self.core.next_completion()
     }
 }
 
@@ -64,18 +62,30 @@ pub struct Done<B = NoBuffers> {
     ticket: Ticket,
     result: i32,
     flags: u32,
-    held: Held<B>,
-    new_descriptor: Option<OwnedFd>,
+    returned: Returned<B>,
+}
+
+/// What an operation gives back. Whatever is in here is dropped by value, out of line: a loop that looks at leases has them
+/// in registers.
+#[derive(Debug)]
+pub(crate) enum Returned<B> {
+    Nothing,
+    Lease(Buf),
+    Owned(B),
+    Descriptor(OwnedFd),
+    Received(Received),
+    /// Several buffers, or what `statx` filled in.
+    Parcel(Parcel<B>),
 }
 
 impl<B> Done<B> {
-    #[inline]
-    pub(crate) fn new(finished: Finished<B>) -> Self {
-        let Finished { ticket, result, flags, held, new_descriptor, .. } = finished;
-        Self { ticket, result, flags, held, new_descriptor }
+    #[inline(always)]
+    pub(crate) fn new(ticket: Ticket, result: i32, flags: u32, returned: Returned<B>) -> Self {
+        Self { ticket, result, flags, returned }
     }
 
     /// Which operation it was.
+    #[inline]
     #[must_use]
     pub fn ticket(&self) -> Ticket {
         self.ticket
@@ -86,27 +96,31 @@ impl<B> Done<B> {
     /// # Errors
     ///
     /// What the kernel reported.
+    #[inline]
     pub fn result(&self) -> Result<u32> {
         check(self.result, "io_uring operation")
     }
 
     /// The kernel's result: a count, or `-errno`. Where it is a descriptor, [`Done::into_fd`] owns it.
+    #[inline]
     #[must_use]
     pub fn raw_result(&self) -> i32 {
         self.result
     }
 
     /// `IORING_CQE_F_*`.
+    #[inline]
     #[must_use]
     pub fn flags(&self) -> u32 {
         self.flags
     }
 
     /// The lease that the operation had, if any.
+    #[inline]
     #[must_use]
     pub fn into_buf(self) -> Option<Buf> {
-        match self.held {
-            Held::Lease(buf) => Some(buf),
+        match self.returned {
+            Returned::Lease(buf) => Some(buf),
             _ => None,
         }
     }
@@ -114,9 +128,9 @@ impl<B> Done<B> {
     /// The leases of a vectored operation, in their order.
     #[must_use]
     pub fn into_bufs(self) -> Vec<Buf> {
-        match self.held {
-            Held::Leases(bufs) => bufs,
-            Held::Lease(buf) => vec![buf],
+        match self.returned {
+            Returned::Parcel(mut parcel) => std::mem::take(&mut parcel.parameters().leases),
+            Returned::Lease(buf) => vec![buf],
             _ => Vec::new(),
         }
     }
@@ -124,8 +138,8 @@ impl<B> Done<B> {
     /// The buffer that was moved into the operation, if any.
     #[must_use]
     pub fn into_owned(self) -> Option<B> {
-        match self.held {
-            Held::Owned(buffer) => Some(buffer),
+        match self.returned {
+            Returned::Owned(buffer) => Some(buffer),
             _ => None,
         }
     }
@@ -133,9 +147,9 @@ impl<B> Done<B> {
     /// The buffers that were moved into a vectored operation, in their order.
     #[must_use]
     pub fn into_several(self) -> Vec<B> {
-        match self.held {
-            Held::Several(buffers) => buffers,
-            Held::Owned(buffer) => vec![buffer],
+        match self.returned {
+            Returned::Parcel(mut parcel) => std::mem::take(&mut parcel.parameters().several),
+            Returned::Owned(buffer) => vec![buffer],
             _ => Vec::new(),
         }
     }
@@ -147,14 +161,26 @@ impl<B> Done<B> {
     /// What the kernel reported; [`ErrorKind::InvalidInput`] for an operation that makes none.
     pub fn into_fd(self) -> Result<OwnedFd> {
         self.result()?;
-        self.new_descriptor.ok_or_else(no_descriptor)
+        match self.returned {
+            Returned::Descriptor(descriptor) => Ok(descriptor),
+            _ => Err(no_descriptor()),
+        }
+    }
+
+    /// The buffers that the kernel picked, where it picked some.
+    #[must_use]
+    pub fn into_received(self) -> Option<Received> {
+        match self.returned {
+            Returned::Received(received) => Some(received),
+            _ => None,
+        }
     }
 
     /// What `statx` filled in, or was to fill in.
     #[must_use]
     pub fn into_status(self) -> Option<Box<libc::statx>> {
-        match self.held {
-            Held::Status(status) => Some(status),
+        match self.returned {
+            Returned::Parcel(mut parcel) => parcel.parameters().status.take(),
             _ => None,
         }
     }
@@ -162,13 +188,21 @@ impl<B> Done<B> {
 
 /// One of several results of an operation that goes on; see [`Completion::More`].
 #[derive(Debug)]
-pub struct More(Partial);
+pub struct More {
+    partial: Partial,
+    received: Option<Received>,
+}
 
 impl More {
+    pub(crate) fn new(partial: Partial, received: Option<Received>) -> Self {
+        Self { partial, received }
+    }
+
     /// Which operation it is.
+    #[inline]
     #[must_use]
     pub fn ticket(&self) -> Ticket {
-        self.0.ticket
+        self.partial.ticket
     }
 
     /// The result.
@@ -176,20 +210,23 @@ impl More {
     /// # Errors
     ///
     /// What the kernel reported.
+    #[inline]
     pub fn result(&self) -> Result<u32> {
-        check(self.0.result, "io_uring operation")
+        check(self.partial.result, "io_uring operation")
     }
 
     /// The kernel's result: a count, or `-errno`. Where it is a descriptor, [`More::into_fd`] owns it.
+    #[inline]
     #[must_use]
     pub fn raw_result(&self) -> i32 {
-        self.0.result
+        self.partial.result
     }
 
     /// `IORING_CQE_F_*`.
+    #[inline]
     #[must_use]
     pub fn flags(&self) -> u32 {
-        self.0.flags
+        self.partial.flags
     }
 
     /// The new descriptor of an operation that makes some.
@@ -199,7 +236,13 @@ impl More {
     /// What the kernel reported; [`ErrorKind::InvalidInput`] for an operation that makes none.
     pub fn into_fd(self) -> Result<OwnedFd> {
         self.result()?;
-        self.0.new_descriptor.ok_or_else(no_descriptor)
+        self.partial.new_descriptor.ok_or_else(no_descriptor)
+    }
+
+    /// The buffers that the kernel picked, where it picked some.
+    #[must_use]
+    pub fn into_received(self) -> Option<Received> {
+        self.received
     }
 }
 

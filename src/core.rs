@@ -9,8 +9,10 @@
 //!
 //! # Life of a ring
 //!
-//! Dropping a ring cancels and waits for nothing. Completions that are there are taken, so that their leases go back to
-//! their pools; what is still in flight is abandoned to the kernel. In the child of a `fork` the ring is its parent's:
+//! Dropping a ring takes the completions that are there, so that leases go back to their pools. What is still in flight on
+//! memory of a pool is abandoned to the kernel: that costs nothing. Where other memory would leak, the operations are
+//! cancelled and waited for, for as long as [`RingBuilder::drop_limit`](crate::RingBuilder::drop_limit) says; what is left
+//! then is leaked, and counted. In the child of a `fork` the ring is its parent's:
 //! every call is an error, and dropping it closes the child's descriptor only.
 
 use std::collections::VecDeque;
@@ -18,15 +20,18 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use liburing_sys as sys;
 
+use crate::completion::{Completion, Done, More, Returned};
 use crate::error::Result;
 use crate::file::FixedFile;
+use crate::operations::FileRef;
 use crate::parcel::{Parcel, address_of};
 use crate::pool::{Buf, Pool, PoolMemory};
-use crate::queues::{Cqe, Queues, SetupError};
+use crate::provided::{Groups, ProvidedBuffers};
+use crate::queues::{Cqe, Queues, SetupError, is_passing};
 use crate::registered::Registered;
 use crate::rejected::{RejectReason, Rejected};
 use crate::table::{Completed, Finished, Held, NO_FILE, NoBuffers, Outcome, Partial, Start, Table, Ticket, is_raw};
@@ -34,20 +39,44 @@ use crate::table::{Completed, Finished, Held, NO_FILE, NoBuffers, Outcome, Parti
 /// Makes the tickets of rings differ.
 static RINGS_MADE: AtomicU32 = AtomicU32::new(0);
 
-/// What an operation reads from or writes to.
+/// What an operation reads from or writes to. No enum, so that what is known of it is known where it is used.
 #[derive(Debug, Clone)]
-pub enum Target {
-    /// An entry of the ring's table of files.
-    Fixed(u32),
-    /// A descriptor that outlives the operation: the caller waits for its end before it gives the descriptor up. Or none.
-    Descriptor(RawFd),
-    /// A descriptor that the operation keeps open.
-    Shared(Arc<OwnedFd>),
+pub struct Target {
+    /// The entry of the ring's table of files, or [`NO_FILE`].
+    file: u32,
+    /// What the kernel finds it by.
+    number: RawFd,
+    /// Kept open by the operation.
+    descriptor: Option<Arc<OwnedFd>>,
 }
 
 impl Target {
     /// For operations on no file.
-    pub(crate) const NONE: Self = Self::Descriptor(-1);
+    pub(crate) const NONE: Self = Self::descriptor(-1);
+
+    /// An entry of the ring's table of files.
+    #[inline(always)]
+    pub(crate) const fn fixed(index: u32) -> Self {
+        Self { file: index, number: index as RawFd, descriptor: None }
+    }
+
+    /// A descriptor that outlives the operation: the caller waits for its end before it gives the descriptor up. Or none.
+    #[inline(always)]
+    pub(crate) const fn descriptor(number: RawFd) -> Self {
+        Self { file: NO_FILE, number, descriptor: None }
+    }
+
+    /// A descriptor that the operation keeps open.
+    #[inline(always)]
+    pub(crate) fn shared(descriptor: Arc<OwnedFd>) -> Self {
+        Self { file: NO_FILE, number: descriptor.as_raw_fd(), descriptor: Some(descriptor) }
+    }
+
+    /// Of a file that is found by `place`, and kept open by `descriptor`.
+    #[inline(always)]
+    pub(crate) fn of(place: (u32, RawFd), descriptor: Option<Arc<OwnedFd>>) -> Self {
+        Self { file: place.0, number: place.1, descriptor }
+    }
 }
 
 /// The fields of an SQE that operations set; all others are zero.
@@ -94,14 +123,32 @@ pub struct Core<B = NoBuffers> {
     queues: Queues,
     table: Table<B>,
     registered: Registered,
-    /// Completions of raw entries that were found while somebody looked for something else.
-    raw_waiting: VecDeque<Cqe>,
+    groups: Groups,
+    /// Something may be in `waiting`, or in the table to be taken.
+    has_waiting: bool,
+    /// What was found while somebody looked for something else.
+    waiting: VecDeque<Completion<B>>,
     /// Of operations that ended, for later ones.
     spare: Vec<Parcel<B>>,
     /// Entries of a chain that is being put together, behind the tail.
     ahead: u32,
     /// `IOSQE_*` for every entry that is started.
     extra_flags: u8,
+    /// How long dropping the ring waits; where nothing was said, only for memory that would leak.
+    drop_limit: Option<Duration>,
+}
+
+/// How long dropping a ring waits for memory that would leak.
+const LEAK_LIMIT: Duration = Duration::from_secs(1);
+
+/// Operations whose memory was leaked.
+static LEAKED: AtomicU32 = AtomicU32::new(0);
+
+/// Operations whose memory this process leaked, since the ring was gone and the kernel was not through with it. What leases
+/// of a pool have is not leaked: see [`Pool::retired_bytes`].
+#[must_use]
+pub fn leaked_operations() -> u32 {
+    LEAKED.load(Ordering::Relaxed)
 }
 
 // SAFETY: nothing in here belongs to a thread, but what the user's own buffers may hold. Rings that the kernel ties to one
@@ -122,11 +169,18 @@ impl<B> Core<B> {
             queues,
             table: Table::new(capacity, seed),
             registered: Registered::new(files),
-            raw_waiting: VecDeque::new(),
+            groups: Groups::default(),
+            has_waiting: false,
+            waiting: VecDeque::new(),
             spare: Vec::new(),
             ahead: 0,
             extra_flags: 0,
+            drop_limit: None,
         }
+    }
+
+    pub(crate) fn set_drop_limit(&mut self, limit: Option<Duration>) {
+        self.drop_limit = limit;
     }
 
     #[inline]
@@ -159,24 +213,20 @@ impl<B> Core<B> {
         self.queues.check_usable()
     }
 
-    /// Whether raw entries leave no place among the completions for one more operation.
-    #[inline]
-    fn raw_takes_all(&self) -> bool {
-        let raw = self.queues.raw_in_flight();
-        raw != 0 && self.table.in_flight() + raw >= self.queues.cq_entries()
-    }
-
     // ---- starting
 
     /// Starts an operation of the safe interface.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(
         &mut self,
         target: Target,
         operation: Operation,
         held: Held<B>,
     ) -> Result<Ticket, (RejectReason, Held<B>)> {
-        self.start_with(target, operation, held, |_, _| ())
+        match self.place() {
+            Ok(sqe) => Ok(self.enter(sqe, target, operation, held)),
+            Err(reason) => Err((reason, held)),
+        }
     }
 
     /// As [`Core::start`]; `fill` gets what the operation holds, at the address where it stays, and completes the fields.
@@ -188,28 +238,68 @@ impl<B> Core<B> {
         held: Held<B>,
         fill: impl FnOnce(&mut Operation, &mut Held<B>),
     ) -> Result<Ticket, (RejectReason, Held<B>)> {
-        if self.raw_takes_all() {
-            return Err((RejectReason::TableFull, held));
-        }
-        let Some(sqe) = self.queues.reserve_ahead(self.ahead) else { return Err((self.why_not(), held)) };
-        let (file, descriptor, number) = match target {
-            Target::Fixed(index) => (index, None, index as RawFd),
-            Target::Descriptor(descriptor) => (NO_FILE, None, descriptor),
-            Target::Shared(descriptor) => {
-                let number = descriptor.as_raw_fd();
-                (NO_FILE, Some(descriptor), number)
-            }
+        let sqe = match self.place() {
+            Ok(sqe) => sqe,
+            Err(reason) => return Err((reason, held)),
         };
-        if file != NO_FILE {
-            operation.flags |= sys::IOSQE_FIXED_FILE as u8;
-        }
-        let ticket = match self.table.insert(Start { held, file, descriptor, outcome: operation.outcome }) {
-            Ok(ticket) => ticket,
-            Err(held) => return Err((RejectReason::TableFull, held)),
-        };
+        let Target { file, number, descriptor } = target;
+        // SAFETY: `place` found room.
+        let ticket = unsafe { self.table.insert(Start { held, file, descriptor, outcome: operation.outcome }) };
         let unfinished = Unfinished { table: &mut self.table, ticket };
         fill(&mut operation, unfinished.table.held_mut(ticket));
         std::mem::forget(unfinished);
+        self.publish(sqe, file, number, operation, ticket);
+        Ok(ticket)
+    }
+
+    /// Whether raw entries leave no place among the completions for one more operation.
+    #[inline(always)]
+    fn is_crowded(&self) -> bool {
+        let raw_in_flight = self.queues.raw_in_flight();
+        raw_in_flight != 0 && self.table.in_flight() + raw_in_flight >= self.queues.cq_entries()
+    }
+
+    /// The place of the next entry, where there is room for it in the queue and in the table.
+    #[inline(always)]
+    fn place(&mut self) -> Result<NonNull<sys::io_uring_sqe>, RejectReason> {
+        if self.is_crowded() || self.table.is_full() {
+            return Err(self.why_full());
+        }
+        match self.queues.reserve_ahead(self.ahead) {
+            Some(sqe) => Ok(sqe),
+            None => Err(self.why_not()),
+        }
+    }
+
+    /// Starts an operation that there is room for.
+    #[inline(always)]
+    fn enter(
+        &mut self,
+        sqe: NonNull<sys::io_uring_sqe>,
+        target: Target,
+        operation: Operation,
+        held: Held<B>,
+    ) -> Ticket {
+        let Target { file, number, descriptor } = target;
+        // SAFETY: `place` found room, and nothing was started since.
+        let ticket = unsafe { self.table.insert(Start { held, file, descriptor, outcome: operation.outcome }) };
+        self.publish(sqe, file, number, operation, ticket);
+        ticket
+    }
+
+    /// Completes an entry, and moves the tail over it, unless it is of a chain.
+    #[inline(always)]
+    fn publish(
+        &mut self,
+        sqe: NonNull<sys::io_uring_sqe>,
+        file: u32,
+        number: RawFd,
+        mut operation: Operation,
+        ticket: Ticket,
+    ) {
+        if file != NO_FILE {
+            operation.flags |= sys::IOSQE_FIXED_FILE as u8;
+        }
         operation.flags |= self.extra_flags;
         Self::fill(sqe, number, operation, ticket);
         self.registered.begin(file);
@@ -218,24 +308,31 @@ impl<B> Core<B> {
         } else {
             self.ahead += 1;
         }
-        Ok(ticket)
     }
 
-    #[inline]
+    #[inline(always)]
     fn fill(sqe: NonNull<sys::io_uring_sqe>, descriptor: RawFd, operation: Operation, ticket: Ticket) {
-        // SAFETY: `sqe` is the zeroed entry at the tail, which the kernel does not read before `commit` and a submit.
-        let sqe = unsafe { &mut *sqe.as_ptr() };
-        sqe.opcode = operation.opcode as u8;
-        sqe.flags = operation.flags;
-        sqe.ioprio = operation.ioprio;
-        sqe.fd = descriptor;
-        sqe.__bindgen_anon_1.off = operation.offset;
-        sqe.__bindgen_anon_2.addr = operation.address;
-        sqe.len = operation.length;
-        sqe.__bindgen_anon_3.rw_flags = operation.operation_flags as _;
-        sqe.__bindgen_anon_4.buf_index = operation.buffer;
-        sqe.__bindgen_anon_5.file_index = operation.file_index;
-        sqe.user_data = ticket.user_data();
+        const { assert!(size_of::<sys::io_uring_sqe>() == 64) };
+        let first = pair(pair16(operation.opcode as u16, operation.flags, operation.ioprio), descriptor as u32);
+        let words = [
+            first,
+            operation.offset,
+            operation.address,
+            pair(operation.length, operation.operation_flags),
+            ticket.user_data(),
+            // The buffer, no personality, and the file.
+            pair(half(operation.buffer), operation.file_index),
+            0,
+            0,
+        ];
+        // SAFETY: the entry at the tail has these 64 bytes, and the kernel does not read them before `commit` and a submit.
+        unsafe { sqe.cast::<[u64; 8]>().write(words) };
+    }
+
+    /// Why there is no room for an operation.
+    #[cold]
+    fn why_full(&self) -> RejectReason {
+        if self.queues.is_usable() { RejectReason::TableFull } else { self.why_not() }
     }
 
     /// Why there is no room for an entry.
@@ -248,22 +345,25 @@ impl<B> Core<B> {
     }
 
     /// Reads or writes a lease: by index where its pool is registered and `fixed` asks for that, else by address.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start_transfer(
         &mut self,
         is_read: bool,
         fixed: bool,
-        target: Target,
+        file: &impl FileRef,
         buf: Buf,
         length: u32,
         offset: u64,
     ) -> Result<Ticket, Rejected<Buf>> {
-        let reject = |reason, buf| Err(Rejected::new(reason, buf));
+        let (index, number) = match file.place(self) {
+            Ok(place) => place,
+            Err(reason) => return Err(reject(reason, buf)),
+        };
         if length as usize > buf.len() {
-            return reject(RejectReason::TooLong, buf);
+            return Err(reject(RejectReason::TooLong, buf));
         }
         let buffer = if fixed { self.buffer_of(buf.memory(), buf.chunk()) } else { Some(0) };
-        let Some(buffer) = buffer else { return reject(RejectReason::ForeignPool, buf) };
+        let Some(buffer) = buffer else { return Err(reject(RejectReason::ForeignPool, buf)) };
         let operation = Operation {
             address: address_of(buf.address()),
             length,
@@ -271,19 +371,23 @@ impl<B> Core<B> {
             buffer,
             ..Operation::new(transfer_opcode(is_read, fixed))
         };
-        self.start(target, operation, Held::Lease(buf)).map_err(|(reason, held)| {
-            let Held::Lease(buf) = held else { unreachable!("a rejected operation gives back what it was given") };
-            Rejected::new(reason, buf)
-        })
+        match self.place() {
+            Ok(sqe) => {
+                let target = Target::of((index, number), file.to_keep());
+                Ok(self.enter(sqe, target, operation, Held::Lease(buf)))
+            }
+            Err(reason) => Err(reject(reason, buf)),
+        }
     }
 
     /// Asks the kernel to end an operation. The answer is not waited for; the operation's own CQE tells how it ended.
     pub(crate) fn cancel(&mut self, ticket: Ticket) -> Result<(), RejectReason> {
-        if self.table.is_full() || self.raw_takes_all() {
+        if self.is_crowded() || self.table.is_full() {
             return Err(RejectReason::TableFull);
         }
-        let Some(sqe) = self.queues.reserve() else { return Err(self.why_not()) };
-        let Some(own) = self.table.insert_silent() else { return Err(RejectReason::TableFull) };
+        let Some(sqe) = self.queues.reserve_ahead(0) else { return Err(self.why_not()) };
+        // SAFETY: there is room, as was looked up above.
+        let own = unsafe { self.table.insert_silent() };
         let operation = Operation { address: ticket.user_data(), ..Operation::new(sys::IORING_OP_ASYNC_CANCEL) };
         Self::fill(sqe, -1, operation, own);
         self.queues.commit();
@@ -353,6 +457,7 @@ impl<B> Core<B> {
     pub(crate) fn submit_and_wait(&mut self, wait: u32) -> Result<u32> {
         self.check_usable()?;
         self.registered.release_files(&mut self.queues);
+        self.offer_returned();
         let result = self.queues.submit_and_wait(wait);
         self.check_poisoned(result)
     }
@@ -364,12 +469,14 @@ impl<B> Core<B> {
         }
         self.check_usable()?;
         self.registered.release_files(&mut self.queues);
+        self.offer_returned();
         let result = self.queues.submit_and_wait_timeout(wait, limit);
         self.check_poisoned(result)
     }
 
     /// Lets the kernel post completions that it holds back until somebody enters.
     pub(crate) fn flush_completions(&mut self) -> Result<()> {
+        self.offer_returned();
         let result = self.queues.flush_completions();
         self.check_poisoned(result)
     }
@@ -378,14 +485,15 @@ impl<B> Core<B> {
     fn check_poisoned<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() && (self.queues.is_poisoned() || cfg!(sysuring_break = "r1_error")) {
             // What is in flight will never be heard of again.
-            self.table.abandon_in_flight();
+            LEAKED.fetch_add(self.table.abandon_in_flight(), Ordering::Relaxed);
         }
         result
     }
 
     /// Ends everything in the submission queue that the kernel has not consumed, with ECANCELED.
     pub(crate) fn withdraw_unsubmitted(&mut self) {
-        let Self { queues, table, registered, .. } = self;
+        let Self { queues, table, registered, has_waiting, .. } = self;
+        *has_waiting = true;
         queues.withdraw_unsubmitted(|user_data| {
             let file = table.complete_later(user_data, -libc::ECANCELED, 0);
             registered.end(file);
@@ -395,56 +503,121 @@ impl<B> Core<B> {
     // ---- completions
 
     /// The next completion that somebody wants to hear of.
-    #[inline]
-    pub(crate) fn next_completion(&mut self) -> Option<Next<B>> {
-        if self.check_usable().is_err() {
+    #[inline(always)]
+    pub(crate) fn next_completion(&mut self) -> Option<Completion<B>> {
+        if !self.queues.is_usable() {
             return None;
         }
-        if self.table.has_waiting() || !self.raw_waiting.is_empty() {
-            return self.next_waiting();
-        }
         loop {
+            if self.has_waiting && self.find_waiting() {
+                return self.waiting.pop_front();
+            }
             let cqe = self.queues.pop()?;
-            match self.table.complete(cqe.user_data(), cqe.raw_result(), cqe.flags()) {
-                Completed::Final(finished) => {
-                    self.registered.end(finished.file);
-                    return Some(Next::Finished(self.unpack(finished)));
-                }
-                Completed::More(partial) => return Some(Next::Partial(partial)),
-                Completed::NotYet | Completed::Silent => {}
-                Completed::Unknown => {
-                    if is_raw(cqe.user_data()) {
-                        self.queues.count_raw(&cqe);
-                        return Some(Next::Raw(cqe));
+            let (result, flags) = (cqe.raw_result(), cqe.flags());
+            if let Some((held, file)) = self.table.complete(cqe.user_data(), flags) {
+                self.registered.end(file);
+                let ticket = Ticket::of(cqe.user_data());
+                let returned = match held {
+                    Held::Lease(buf) => Returned::Lease(buf),
+                    Held::Owned(buffer) => Returned::Owned(buffer),
+                    Held::Nothing => Returned::Nothing,
+                    held => {
+                        self.wait_unpacked(ticket, held, result, flags);
+                        continue;
                     }
-                }
+                };
+                return Some(Completion::Done(Done::new(ticket, result, flags, returned)));
             }
+            if is_raw(cqe.user_data()) {
+                self.queues.count_raw(&cqe);
+                return Some(Completion::Raw(cqe));
+            }
+            self.complete_rare(cqe);
         }
     }
 
-    /// What came while somebody looked for something else.
+    /// Puts the end of an operation to what waits.
     #[cold]
-    fn next_waiting(&mut self) -> Option<Next<B>> {
-        if let Some(partial) = self.table.take_partial() {
-            return Some(Next::Partial(partial));
-        }
-        if let Some(cqe) = self.raw_waiting.pop_front() {
-            return Some(Next::Raw(cqe));
-        }
-        let finished = self.table.take_oldest()?;
-        Some(Next::Finished(self.unpack(finished)))
+    #[inline(never)]
+    fn wait_unpacked(&mut self, ticket: Ticket, held: Held<B>, result: i32, flags: u32) {
+        let returned = self.unpack(held, result, flags);
+        self.waiting.push_back(Completion::Done(Done::new(ticket, result, flags, returned)));
+        self.has_waiting = true;
     }
 
-    /// Takes what the owner gets out of the operation's parcel, and keeps the parcel.
-    #[inline]
-    fn unpack(&mut self, mut finished: Finished<B>) -> Finished<B> {
-        if let Held::Parcel(parcel) = &mut finished.held {
-            let contents = parcel.unpack();
-            if let Held::Parcel(parcel) = std::mem::replace(&mut finished.held, contents) {
-                self.put_away(parcel);
+    /// Puts what a CQE means that is more than the end of a plain operation to what waits.
+    #[cold]
+    #[inline(never)]
+    fn complete_rare(&mut self, cqe: Cqe) {
+        match self.table.complete_rare(cqe.user_data(), cqe.raw_result(), cqe.flags()) {
+            Completed::Final(finished) => {
+                self.registered.end(finished.file);
+                let done = self.done(finished);
+                self.waiting.push_back(Completion::Done(done));
+            }
+            Completed::More(partial) => {
+                let more = self.more(partial);
+                self.waiting.push_back(more);
+            }
+            Completed::Silent(file) => self.registered.end(file),
+            Completed::NotYet | Completed::Unknown => {}
+        }
+        self.has_waiting |= !self.waiting.is_empty();
+    }
+
+    /// Moves what came while somebody looked for something else to what waits, one at a time. Whether anything waits.
+    ///
+    /// No answer of this, or of the two above, is a completion itself: what is returned through memory stays there.
+    #[cold]
+    #[inline(never)]
+    fn find_waiting(&mut self) -> bool {
+        if self.waiting.is_empty() {
+            if let Some(partial) = self.table.take_partial() {
+                let more = self.more(partial);
+                self.waiting.push_back(more);
+            } else if let Some(finished) = self.table.take_oldest() {
+                let done = self.done(finished);
+                self.waiting.push_back(Completion::Done(done));
             }
         }
-        finished
+        self.has_waiting = !self.waiting.is_empty();
+        self.has_waiting
+    }
+
+    /// What the owner of an operation gets back.
+    pub(crate) fn done(&mut self, finished: Finished<B>) -> Done<B> {
+        let Finished { ticket, result, flags, held, new_descriptor, .. } = finished;
+        let returned = match new_descriptor {
+            Some(descriptor) => Returned::Descriptor(descriptor),
+            None => self.unpack(held, result, flags),
+        };
+        Done::new(ticket, result, flags, returned)
+    }
+
+    /// Adds the buffers that the kernel picked for a result.
+    fn more(&mut self, partial: Partial) -> Completion<B> {
+        let received = partial.group.and_then(|group| self.groups.received(group, partial.result, partial.flags));
+        Completion::More(More::new(partial, received))
+    }
+
+    /// Takes what the owner gets out of what the operation held, and keeps the parcel.
+    #[inline(never)]
+    fn unpack(&mut self, held: Held<B>, result: i32, flags: u32) -> Returned<B> {
+        match held {
+            Held::Nothing | Held::Borrowed | Held::Closing(_) => Returned::Nothing,
+            Held::Lease(buf) => Returned::Lease(buf),
+            Held::Owned(buffer) => Returned::Owned(buffer),
+            Held::Parcel(mut parcel) => {
+                if parcel.empty() {
+                    return Returned::Parcel(parcel);
+                }
+                self.put_away(parcel);
+                Returned::Nothing
+            }
+            Held::Group(group, _) => {
+                self.groups.received(group, result, flags).map_or(Returned::Nothing, Returned::Received)
+            }
+        }
     }
 
     /// Takes all CQEs out of the queue, to look for some in particular: the others wait for [`Core::next_completion`].
@@ -453,9 +626,10 @@ impl<B> Core<B> {
             return;
         }
         while let Some(cqe) = self.queues.pop() {
+            self.has_waiting = true;
             if is_raw(cqe.user_data()) {
                 self.queues.count_raw(&cqe);
-                self.raw_waiting.push_back(cqe);
+                self.waiting.push_back(Completion::Raw(cqe));
             } else {
                 let file = self.table.complete_later(cqe.user_data(), cqe.raw_result(), cqe.flags());
                 self.registered.end(file);
@@ -466,7 +640,7 @@ impl<B> Core<B> {
     /// Takes an operation that ended; see [`Core::reap`].
     #[inline]
     pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Finished<B>> {
-        self.table.take(ticket).map(|finished| self.unpack(finished))
+        self.table.take(ticket)
     }
 
     /// Whether the operation has ended and can be taken.
@@ -488,7 +662,7 @@ impl<B> Core<B> {
     // ---- what is registered
 
     /// The index of a file of this ring.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn index_of(&self, file: &FixedFile) -> Option<u32> {
         self.registered.index_of(file)
     }
@@ -497,9 +671,31 @@ impl<B> Core<B> {
         self.registered.register_file(&mut self.queues, file)
     }
 
-    /// The registered buffer that holds a chunk of a pool.
+    pub(crate) fn provide_buffers(&mut self, count: u16, size: u32, is_incremental: bool) -> Result<ProvidedBuffers> {
+        self.groups.add(&mut self.queues, count, size, is_incremental)
+    }
+
+    pub(crate) fn remove_buffers(&mut self, buffers: ProvidedBuffers) -> Result<()> {
+        let is_idle = self.is_idle();
+        self.groups.remove(&mut self.queues, is_idle, buffers)
+    }
+
+    /// Whether the group is this ring's.
+    pub(crate) fn has_buffers(&self, buffers: &ProvidedBuffers) -> bool {
+        self.groups.has(buffers)
+    }
+
+    /// Gives the kernel the provided buffers that came back.
     #[inline]
-    pub(crate) fn buffer_of(&self, memory: &Arc<PoolMemory>, chunk: u32) -> Option<u16> {
+    fn offer_returned(&mut self) {
+        if !self.groups.is_empty() {
+            self.groups.offer_returned();
+        }
+    }
+
+    /// The registered buffer that holds a chunk of a pool.
+    #[inline(always)]
+    pub(crate) fn buffer_of(&self, memory: *const PoolMemory, chunk: u32) -> Option<u16> {
         self.registered.buffer_of(memory, chunk)
     }
 
@@ -536,8 +732,72 @@ impl<B> Core<B> {
     }
 }
 
+impl<B> Core<B> {
+    /// Cancels and waits for what is in flight, for as long as it may.
+    fn drain(&mut self) {
+        let limit = match self.drop_limit {
+            Some(limit) => limit,
+            None if self.table.would_leak() != 0 => LEAK_LIMIT,
+            None => return,
+        };
+        let end = Instant::now().checked_add(limit);
+        if self.table.in_flight() == 0 || limit.is_zero() {
+            return;
+        }
+        self.queues.cancel_all();
+        while self.table.in_flight() != 0 {
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return;
+            }
+            match self.queues.submit_and_wait_timeout(1, left) {
+                Err(error) if !is_passing(&error) => return,
+                _ => self.reap(),
+            }
+        }
+    }
+}
+
 /// What links an entry to the next one.
 const LINKS: u8 = (sys::IOSQE_IO_LINK | sys::IOSQE_IO_HARDLINK) as u8;
+
+/// Out of line, and by value: what is rejected stays in registers where it is not.
+#[cold]
+#[inline(never)]
+pub(crate) fn reject(reason: RejectReason, buf: Buf) -> Rejected<Buf> {
+    Rejected::new(reason, buf)
+}
+
+/// What was not started gives back its lease.
+#[cold]
+#[inline(never)]
+pub(crate) fn reject_lease<B>((reason, held): (RejectReason, Held<B>)) -> Rejected<Buf> {
+    let Held::Lease(buf) = held else { unreachable!("a rejected operation gives back what it was given") };
+    Rejected::new(reason, buf)
+}
+
+/// Two numbers one after the other in memory.
+#[inline(always)]
+fn pair(first: u32, second: u32) -> u64 {
+    let (low, high) = if cfg!(target_endian = "little") { (first, second) } else { (second, first) };
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// The four bytes that an entry begins with.
+#[inline(always)]
+fn pair16(opcode: u16, flags: u8, ioprio: u16) -> u32 {
+    if cfg!(target_endian = "little") {
+        u32::from(opcode) | u32::from(flags) << 8 | u32::from(ioprio) << 16
+    } else {
+        u32::from(opcode) << 24 | u32::from(flags) << 16 | u32::from(ioprio)
+    }
+}
+
+/// A number followed by two bytes of zeroes.
+#[inline(always)]
+fn half(first: u16) -> u32 {
+    if cfg!(target_endian = "little") { first.into() } else { u32::from(first) << 16 }
+}
 
 /// Takes an operation back whose fields could not be completed: the user's own code unwound.
 struct Unfinished<'a, B> {
@@ -550,14 +810,6 @@ impl<B> Drop for Unfinished<'_, B> {
         // Out of the table first: dropping a buffer is the user's code as well.
         drop(self.table.take_back(self.ticket));
     }
-}
-
-/// What [`Core::next_completion`] found.
-#[derive(Debug)]
-pub(crate) enum Next<B> {
-    Finished(Finished<B>),
-    Partial(Partial),
-    Raw(Cqe),
 }
 
 #[inline]
@@ -584,11 +836,16 @@ impl<B> Drop for Core<B> {
         if !self.queues.mark().is_alive() {
             return;
         }
-        // What ended already, or never began, gives its lease back; the rest is abandoned when the table is dropped.
+        // What ended already, or never began, gives its lease back.
         self.withdraw_unsubmitted();
         self.reap();
+        self.drain();
         let left = self.table.in_flight();
-        if left != 0 {
+        let leaked = self.table.abandon_in_flight();
+        if leaked != 0 {
+            LEAKED.fetch_add(leaked, Ordering::Relaxed);
+            log::warn!("a ring is closed with {left} operations in flight; the memory of {leaked} of them is leaked");
+        } else if left != 0 {
             log::debug!("a ring is closed with {left} operations in flight; their memory is left to the kernel");
         }
     }

@@ -193,7 +193,15 @@ impl From<Error> for io::Error {
 #[cfg(uring)]
 #[inline]
 pub(crate) fn check(returned: libc::c_int, doing: &str) -> Result<u32> {
-    u32::try_from(returned).map_err(|_| Error::from_errno(-returned, doing))
+    if returned >= 0 { Ok(returned as u32) } else { Err(failed(returned, doing)) }
+}
+
+/// Out of line: the way on has nothing to do with it.
+#[cfg(uring)]
+#[cold]
+#[inline(never)]
+fn failed(returned: libc::c_int, doing: &str) -> Error {
+    Error::from_errno(-returned, doing)
 }
 
 /// The system's words for `errno`, with its name first: "ENOSPC, no space left on device".

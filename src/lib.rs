@@ -69,6 +69,8 @@ mod core;
 mod file;
 #[cfg(uring)]
 mod fork;
+#[cfg(uring)]
+mod mapping;
 #[cfg(all(test, uring))]
 mod model;
 #[cfg(uring)]
@@ -79,6 +81,8 @@ mod operations;
 mod parcel;
 #[cfg(uring)]
 pub mod pool;
+#[cfg(uring)]
+mod provided;
 #[cfg(uring)]
 mod queues;
 #[cfg(uring)]
@@ -107,6 +111,7 @@ pub use probe::Probe;
 
 #[cfg(uring)]
 pub use {
+    self::core::leaked_operations,
     address::SocketAddress,
     builder::{RingBuilder, SetupFlags},
     chain::{Chain, WithFlags},
@@ -114,9 +119,10 @@ pub use {
     file::FixedFile,
     operations::{Directory, FileRef, OpenHow, Operations},
     pool::{Buf, Pool},
+    provided::{ProvidedBuf, ProvidedBuffers, Received},
     queues::Cqe,
     rejected::{RejectReason, Rejected},
-    ring::{OpRing, Ring},
+    ring::{DisabledRing, OpRing, Ring},
     scope::{Scope, ScopedFile, ScopedOperation},
     shared::SharedRing,
     sqe::{Queued, Sqe, SqeFlags, UserData},

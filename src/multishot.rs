@@ -5,13 +5,17 @@
 //! go on starts it again. For one ring's thread only, since a thread that waits for one ticket would not know what to do with
 //! another's results.
 
+use std::sync::Arc;
+
 use liburing_sys as sys;
 
 use crate::core::Operation;
+use crate::error::Result;
 use crate::operations::{FileRef, accept_operation, poll_mask, start_bare};
-use crate::rejected::Rejected;
+use crate::provided::ProvidedBuffers;
+use crate::rejected::{RejectReason, Rejected};
 use crate::ring::Ring;
-use crate::table::Ticket;
+use crate::table::{Held, Ticket};
 
 impl<B> Ring<B> {
     /// Takes one connection after the other (since Linux 5.19): each is a [`More`](crate::More) with the new socket.
@@ -40,4 +44,106 @@ impl<B> Ring<B> {
         };
         start_bare(self.core(), file, operation)
     }
+
+    /// Makes a group of `count` buffers of `size` bytes that the kernel picks from by itself (since Linux 5.19); `count` is a
+    /// power of two up to 32768. With `is_incremental` it puts several results into one buffer (since Linux 6.12).
+    ///
+    /// The group goes with the ring, or by [`Ring::remove_buffers`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the kernel has no such groups,
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a count or size that can't be,
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full) where there is no memory.
+    #[doc(alias("io_uring_register_buf_ring", "io_uring_setup_buf_ring", "IOU_PBUF_RING_INC"))]
+    pub fn provide_buffers(&mut self, count: u16, size: u32, is_incremental: bool) -> Result<ProvidedBuffers> {
+        self.core().provide_buffers(count, size, is_incremental)
+    }
+
+    /// Takes a group of buffers away from the kernel. Buffers of it that somebody has stay valid.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while operations are in flight on the ring,
+    /// [`ErrorKind::ForeignPool`](crate::ErrorKind::ForeignPool) where the group is not this ring's.
+    #[doc(alias("io_uring_unregister_buf_ring", "io_uring_free_buf_ring"))]
+    pub fn remove_buffers(&mut self, buffers: ProvidedBuffers) -> Result<()> {
+        self.core().remove_buffers(buffers)
+    }
+
+    /// Receives once, into a buffer that the kernel picks when there is something:
+    /// [`Done::into_received`](crate::Done::into_received).
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_recv", "IOSQE_BUFFER_SELECT"))]
+    pub fn recv_provided(
+        &mut self,
+        socket: &impl FileRef,
+        buffers: &ProvidedBuffers,
+        flags: i32,
+    ) -> Result<Ticket, Rejected<()>> {
+        let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_RECV) };
+        self.start_picking(socket, buffers, operation)
+    }
+
+    /// Receives again and again (since Linux 6.0): each time something comes that is a [`More`](crate::More) with the buffer
+    /// that the kernel picked, [`More::into_received`](crate::More::into_received).
+    ///
+    /// Ends with ENOBUFS where no buffer is left, and with 0 at the end of the stream. With `bundle` (since Linux 6.10) a
+    /// result may span several buffers; an incremental group has one for each result all the same.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_recv_multishot", "IORING_RECV_MULTISHOT", "IORING_RECVSEND_BUNDLE"))]
+    pub fn recv_multishot(
+        &mut self,
+        socket: &impl FileRef,
+        buffers: &ProvidedBuffers,
+        flags: i32,
+        bundle: bool,
+    ) -> Result<Ticket, Rejected<()>> {
+        let bundle = if bundle && !buffers.is_incremental() { RECVSEND_BUNDLE } else { 0 };
+        let operation = Operation {
+            operation_flags: flags as u32,
+            ioprio: sys::IORING_RECV_MULTISHOT as u16 | bundle,
+            ..Operation::new(sys::IORING_OP_RECV)
+        };
+        self.start_picking(socket, buffers, operation)
+    }
+
+    /// Reads again and again from a file that can be waited for, such as a pipe (since Linux 6.7); see
+    /// [`Ring::recv_multishot`].
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`].
+    #[doc(alias("io_uring_prep_read_multishot", "IORING_OP_READ_MULTISHOT"))]
+    pub fn read_multishot(&mut self, file: &impl FileRef, buffers: &ProvidedBuffers) -> Result<Ticket, Rejected<()>> {
+        self.start_picking(file, buffers, Operation { offset: u64::MAX, ..Operation::new(READ_MULTISHOT) })
+    }
+
+    fn start_picking(
+        &mut self,
+        file: &impl FileRef,
+        buffers: &ProvidedBuffers,
+        mut operation: Operation,
+    ) -> Result<Ticket, Rejected<()>> {
+        let core = self.core();
+        if !core.has_buffers(buffers) {
+            return Err(Rejected::new(RejectReason::ForeignPool, ()));
+        }
+        let target = file.to_target(core).map_err(|reason| Rejected::new(reason, ()))?;
+        operation.flags |= sys::IOSQE_BUFFER_SELECT as u8;
+        operation.buffer = buffers.group;
+        let held = Held::Group(buffers.group, Arc::clone(&buffers.memory));
+        core.start(target, operation, held).map_err(|(reason, _)| Rejected::new(reason, ()))
+    }
 }
+
+/// `IORING_OP_READ_MULTISHOT`, which liburing 2.3 has no name for.
+const READ_MULTISHOT: u32 = 49;
+/// `IORING_RECVSEND_BUNDLE`, likewise.
+const RECVSEND_BUNDLE: u16 = 1 << 4;

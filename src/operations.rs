@@ -11,14 +11,14 @@ use std::time::Duration;
 use liburing_sys as sys;
 
 use crate::address::SocketAddress;
-use crate::core::{Core, Operation, Target};
+use crate::core::{Core, Operation, Target, reject, reject_lease};
 use crate::file::FixedFile;
 use crate::parcel::{Parameters, address_of};
 use crate::pool::Buf;
 use crate::rejected::{RejectReason, Rejected};
 use crate::scope::send_flags;
 use crate::stable::StableBuf;
-use crate::table::{Held, Outcome, Ticket};
+use crate::table::{Held, NO_FILE, Outcome, Ticket};
 
 /// What an operation can be on: a file that is registered on the ring, or a descriptor that the operation keeps open.
 ///
@@ -29,46 +29,94 @@ impl FileRef for FixedFile {}
 impl FileRef for Arc<OwnedFd> {}
 
 pub(crate) mod to_target {
-    use super::{Arc, Core, FixedFile, OwnedFd, RejectReason, Target};
+    use super::{Arc, AsRawFd, Core, FixedFile, NO_FILE, OwnedFd, RawFd, RejectReason, Target};
 
     pub trait ToTarget {
+        /// The entry of the ring's table of files, or none of them, and what the kernel finds the file by.
         #[doc(hidden)]
-        fn to_target<B>(&self, core: &Core<B>) -> Result<Target, RejectReason>;
+        fn place<B>(&self, core: &Core<B>) -> Result<(u32, RawFd), RejectReason>;
+
+        /// What the operation keeps open.
+        #[doc(hidden)]
+        fn to_keep(&self) -> Option<Arc<OwnedFd>>;
+
+        #[doc(hidden)]
+        #[inline]
+        fn to_target<B>(&self, core: &Core<B>) -> Result<Target, RejectReason> {
+            self.place(core).map(|place| Target::of(place, self.to_keep()))
+        }
     }
 
     impl ToTarget for FixedFile {
-        #[inline]
-        fn to_target<B>(&self, core: &Core<B>) -> Result<Target, RejectReason> {
-            core.index_of(self).map(Target::Fixed).ok_or(RejectReason::ForeignFile)
+        #[inline(always)]
+        fn place<B>(&self, core: &Core<B>) -> Result<(u32, RawFd), RejectReason> {
+            match core.index_of(self) {
+                Some(index) => Ok((index, index as RawFd)),
+                None => Err(RejectReason::ForeignFile),
+            }
+        }
+
+        #[inline(always)]
+        fn to_keep(&self) -> Option<Arc<OwnedFd>> {
+            None
         }
     }
 
     impl ToTarget for Arc<OwnedFd> {
         #[inline]
-        fn to_target<B>(&self, _core: &Core<B>) -> Result<Target, RejectReason> {
-            Ok(Target::Shared(Self::clone(self)))
+        fn place<B>(&self, _core: &Core<B>) -> Result<(u32, RawFd), RejectReason> {
+            Ok((NO_FILE, self.as_raw_fd()))
+        }
+
+        #[inline]
+        fn to_keep(&self) -> Option<Arc<OwnedFd>> {
+            Some(Self::clone(self))
         }
     }
 }
 
 pub(crate) mod starter {
-    use super::{Core, Rejected, Ticket};
+    use std::ops::DerefMut;
+
+    use super::{Core, RejectReason, Rejected, Ticket};
+
+    /// Only this crate has one: who has a bound on [`super::Operations`] can call the methods below, but not without this, and
+    /// must not, since it could exchange the cores of two rings.
+    #[derive(Debug)]
+    pub struct Seal(());
+
+    pub(crate) const SEAL: Seal = Seal(());
 
     /// What operations can be started on.
     pub trait Starter {
         /// The type of buffers that can be moved in.
         type Owned;
 
+        #[doc(hidden)]
+        type Guard<'a>: DerefMut<Target = Core<Self::Owned>>
+        where
+            Self: 'a;
+
+        /// The ring's core; `None` in the child of a fork, where it can't be had.
+        #[doc(hidden)]
+        fn core_guard(&mut self, seal: Seal) -> Option<Self::Guard<'_>>;
+
         /// Starts an operation that takes `given`; gives it back where that can't be.
         #[doc(hidden)]
         fn start_on_core<T>(
             &mut self,
+            seal: Seal,
             given: T,
             start: impl FnOnce(&mut Core<Self::Owned>, T) -> Result<Ticket, Rejected<T>>,
-        ) -> Result<Ticket, Rejected<T>>;
+        ) -> Result<Ticket, Rejected<T>> {
+            match self.core_guard(seal) {
+                Some(mut core) => start(&mut core, given),
+                None => Err(Rejected::new(RejectReason::Forked, given)),
+            }
+        }
     }
 }
-pub(crate) use starter::Starter;
+pub(crate) use starter::{SEAL, Seal, Starter};
 
 /// Where the path of an operation begins: `None` is the working directory.
 pub type Directory<'a> = Option<&'a Arc<OwnedFd>>;
@@ -103,7 +151,7 @@ fn start_parcel<B, T>(
     core.start(target, operation, Held::Parcel(parcel)).map_err(|(reason, held)| {
         let Held::Parcel(mut parcel) = held else { unreachable!("a rejected operation gives back what it was given") };
         let given = back(parcel.parameters());
-        parcel.unpack();
+        parcel.empty();
         core.put_away(parcel);
         Rejected::new(reason, given)
     })
@@ -151,12 +199,12 @@ pub trait Operations: Starter {
     ///
     /// Gives the lease back where nothing was started; see [`RejectReason`].
     #[doc(alias("io_uring_prep_read_fixed", "IORING_OP_READ_FIXED"))]
-    #[inline]
+    #[inline(always)]
     fn read_fixed(&mut self, file: &impl FileRef, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
-        self.start_on_core(buf, |core, buf| match file.to_target(core) {
-            Ok(target) => core.start_transfer(true, true, target, buf, length, offset),
-            Err(reason) => Err(Rejected::new(reason, buf)),
-        })
+        match self.core_guard(SEAL) {
+            Some(mut core) => core.start_transfer(true, true, file, buf, length, offset),
+            None => Err(reject(RejectReason::Forked, buf)),
+        }
     }
 
     /// Writes the first `length` bytes of a lease of a registered pool at `offset`.
@@ -165,7 +213,7 @@ pub trait Operations: Starter {
     ///
     /// As for [`Operations::read_fixed`].
     #[doc(alias("io_uring_prep_write_fixed", "IORING_OP_WRITE_FIXED"))]
-    #[inline]
+    #[inline(always)]
     fn write_fixed(
         &mut self,
         file: &impl FileRef,
@@ -173,10 +221,10 @@ pub trait Operations: Starter {
         length: u32,
         offset: u64,
     ) -> Result<Ticket, Rejected<Buf>> {
-        self.start_on_core(buf, |core, buf| match file.to_target(core) {
-            Ok(target) => core.start_transfer(false, true, target, buf, length, offset),
-            Err(reason) => Err(Rejected::new(reason, buf)),
-        })
+        match self.core_guard(SEAL) {
+            Some(mut core) => core.start_transfer(false, true, file, buf, length, offset),
+            None => Err(reject(RejectReason::Forked, buf)),
+        }
     }
 
     /// As [`Operations::read_fixed`], whether the pool is registered or not: the kernel looks up the memory's pages each time, which
@@ -186,12 +234,12 @@ pub trait Operations: Starter {
     ///
     /// As for [`Operations::read_fixed`].
     #[doc(alias("io_uring_prep_read", "IORING_OP_READ"))]
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, file: &impl FileRef, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
-        self.start_on_core(buf, |core, buf| match file.to_target(core) {
-            Ok(target) => core.start_transfer(true, false, target, buf, length, offset),
-            Err(reason) => Err(Rejected::new(reason, buf)),
-        })
+        match self.core_guard(SEAL) {
+            Some(mut core) => core.start_transfer(true, false, file, buf, length, offset),
+            None => Err(reject(RejectReason::Forked, buf)),
+        }
     }
 
     /// As [`Operations::write_fixed`], whether the pool is registered or not; see [`Operations::read`].
@@ -200,12 +248,12 @@ pub trait Operations: Starter {
     ///
     /// As for [`Operations::read_fixed`].
     #[doc(alias("io_uring_prep_write", "IORING_OP_WRITE"))]
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, file: &impl FileRef, buf: Buf, length: u32, offset: u64) -> Result<Ticket, Rejected<Buf>> {
-        self.start_on_core(buf, |core, buf| match file.to_target(core) {
-            Ok(target) => core.start_transfer(false, false, target, buf, length, offset),
-            Err(reason) => Err(Rejected::new(reason, buf)),
-        })
+        match self.core_guard(SEAL) {
+            Some(mut core) => core.start_transfer(false, false, file, buf, length, offset),
+            None => Err(reject(RejectReason::Forked, buf)),
+        }
     }
 
     /// Reads `length` bytes at `offset` into several leases, one after the other, whether their pool is registered or not.
@@ -222,7 +270,7 @@ pub trait Operations: Starter {
         length: usize,
         offset: u64,
     ) -> Result<Ticket, Rejected<Vec<Buf>>> {
-        self.start_on_core(bufs, |core, bufs| {
+        self.start_on_core(SEAL, bufs, |core, bufs| {
             start_leases(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_READV) }, bufs, length)
         })
     }
@@ -240,7 +288,7 @@ pub trait Operations: Starter {
         length: usize,
         offset: u64,
     ) -> Result<Ticket, Rejected<Vec<Buf>>> {
-        self.start_on_core(bufs, |core, bufs| {
+        self.start_on_core(SEAL, bufs, |core, bufs| {
             start_leases(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_WRITEV) }, bufs, length)
         })
     }
@@ -262,7 +310,7 @@ pub trait Operations: Starter {
     where
         Self::Owned: StableBuf,
     {
-        self.start_on_core(buffer, |core, buffer| {
+        self.start_on_core(SEAL, buffer, |core, buffer| {
             start_owned(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_READ) }, buffer)
         })
     }
@@ -283,7 +331,7 @@ pub trait Operations: Starter {
     where
         Self::Owned: StableBuf,
     {
-        self.start_on_core(buffer, |core, buffer| {
+        self.start_on_core(SEAL, buffer, |core, buffer| {
             start_owned(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_WRITE) }, buffer)
         })
     }
@@ -303,7 +351,7 @@ pub trait Operations: Starter {
     where
         Self::Owned: StableBuf,
     {
-        self.start_on_core(buffer, |core, buffer| {
+        self.start_on_core(SEAL, buffer, |core, buffer| {
             let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_RECV) };
             start_owned(core, socket, operation, buffer)
         })
@@ -324,7 +372,7 @@ pub trait Operations: Starter {
     where
         Self::Owned: StableBuf,
     {
-        self.start_on_core(buffer, |core, buffer| {
+        self.start_on_core(SEAL, buffer, |core, buffer| {
             let operation = Operation { operation_flags: send_flags(flags), ..Operation::new(sys::IORING_OP_SEND) };
             start_owned(core, socket, operation, buffer)
         })
@@ -346,7 +394,7 @@ pub trait Operations: Starter {
     where
         Self::Owned: StableBuf,
     {
-        self.start_on_core(buffers, |core, buffers| {
+        self.start_on_core(SEAL, buffers, |core, buffers| {
             start_several(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_READV) }, buffers)
         })
     }
@@ -366,7 +414,7 @@ pub trait Operations: Starter {
     where
         Self::Owned: StableBuf,
     {
-        self.start_on_core(buffers, |core, buffers| {
+        self.start_on_core(SEAL, buffers, |core, buffers| {
             start_several(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_WRITEV) }, buffers)
         })
     }
@@ -382,7 +430,7 @@ pub trait Operations: Starter {
     fn fsync(&mut self, file: &impl FileRef, data_only: bool) -> Result<Ticket, Rejected<()>> {
         let flags = if data_only { sys::IORING_FSYNC_DATASYNC } else { 0 };
         let operation = Operation { operation_flags: flags, ..Operation::new(sys::IORING_OP_FSYNC) };
-        self.start_on_core((), |core, ()| start_bare(core, file, operation))
+        self.start_on_core(SEAL, (), |core, ()| start_bare(core, file, operation))
     }
 
     /// Starts or waits for the writing of a range of a file; `flags` are those of `sync_file_range(2)`. No substitute for
@@ -401,7 +449,7 @@ pub trait Operations: Starter {
     ) -> Result<Ticket, Rejected<()>> {
         let operation =
             Operation { length, offset, operation_flags: flags, ..Operation::new(sys::IORING_OP_SYNC_FILE_RANGE) };
-        self.start_on_core((), |core, ()| start_bare(core, file, operation))
+        self.start_on_core(SEAL, (), |core, ()| start_bare(core, file, operation))
     }
 
     /// Allocates, punches or zeroes a range of a file; `mode` is that of `fallocate(2)`.
@@ -414,7 +462,7 @@ pub trait Operations: Starter {
         // The mode is where other operations have their length, and the length where they have their address.
         let operation =
             Operation { address: length, length: mode as u32, offset, ..Operation::new(sys::IORING_OP_FALLOCATE) };
-        self.start_on_core((), |core, ()| start_bare(core, file, operation))
+        self.start_on_core(SEAL, (), |core, ()| start_bare(core, file, operation))
     }
 
     /// Sets a file's length (since Linux 6.9).
@@ -425,7 +473,7 @@ pub trait Operations: Starter {
     #[doc(alias("io_uring_prep_ftruncate", "IORING_OP_FTRUNCATE"))]
     fn ftruncate(&mut self, file: &impl FileRef, length: u64) -> Result<Ticket, Rejected<()>> {
         let operation = Operation { offset: length, ..Operation::new(opcode::FTRUNCATE) };
-        self.start_on_core((), |core, ()| start_bare(core, file, operation))
+        self.start_on_core(SEAL, (), |core, ()| start_bare(core, file, operation))
     }
 
     /// Opens a file; [`Done::into_fd`](crate::Done::into_fd) is the new descriptor. `flags` and `mode` are those of
@@ -448,7 +496,7 @@ pub trait Operations: Starter {
             outcome: Outcome::Descriptor,
             ..Operation::new(sys::IORING_OP_OPENAT)
         };
-        self.start_on_core(path.into(), |core, path| start_path(core, directory, operation, path))
+        self.start_on_core(SEAL, path.into(), |core, path| start_path(core, directory, operation, path))
     }
 
     /// Opens a file as `how` says; see `openat2(2)`. `O_CLOEXEC` is added.
@@ -463,7 +511,7 @@ pub trait Operations: Starter {
         path: impl Into<CString>,
         how: OpenHow,
     ) -> Result<Ticket, Rejected<CString>> {
-        self.start_on_core(path.into(), |core, path| {
+        self.start_on_core(SEAL, path.into(), |core, path| {
             let operation = Operation {
                 length: size_of::<sys::open_how>() as u32,
                 outcome: Outcome::Descriptor,
@@ -493,8 +541,8 @@ pub trait Operations: Starter {
     /// Gives the descriptor back where nothing was started; see [`RejectReason`].
     #[doc(alias("io_uring_prep_close", "IORING_OP_CLOSE"))]
     fn close(&mut self, descriptor: OwnedFd) -> Result<Ticket, Rejected<OwnedFd>> {
-        self.start_on_core(descriptor, |core, descriptor| {
-            let target = Target::Descriptor(descriptor.as_raw_fd());
+        self.start_on_core(SEAL, descriptor, |core, descriptor| {
+            let target = Target::descriptor(descriptor.as_raw_fd());
             core.start(
                 target,
                 Operation { outcome: Outcome::Close, ..Operation::new(sys::IORING_OP_CLOSE) },
@@ -524,7 +572,7 @@ pub trait Operations: Starter {
         mask: u32,
         status: Box<libc::statx>,
     ) -> Result<Ticket, Rejected<(CString, Box<libc::statx>)>> {
-        self.start_on_core((path.into(), status), |core, given| {
+        self.start_on_core(SEAL, (path.into(), status), |core, given| {
             let operation =
                 Operation { length: mask, operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_STATX) };
             start_parcel(
@@ -558,7 +606,7 @@ pub trait Operations: Starter {
         flags: u32,
     ) -> Result<Ticket, Rejected<(CString, CString)>> {
         let operation = Operation { operation_flags: flags, ..Operation::new(sys::IORING_OP_RENAMEAT) };
-        self.start_on_core((from.1, to.1), |core, paths| start_paths(core, from.0, to.0, operation, paths))
+        self.start_on_core(SEAL, (from.1, to.1), |core, paths| start_paths(core, from.0, to.0, operation, paths))
     }
 
     /// Makes another name for a file; `flags` are those of `linkat(2)` (since Linux 5.15).
@@ -574,7 +622,7 @@ pub trait Operations: Starter {
         flags: i32,
     ) -> Result<Ticket, Rejected<(CString, CString)>> {
         let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_LINKAT) };
-        self.start_on_core((file.1, name.1), |core, paths| start_paths(core, file.0, name.0, operation, paths))
+        self.start_on_core(SEAL, (file.1, name.1), |core, paths| start_paths(core, file.0, name.0, operation, paths))
     }
 
     /// Makes a symbolic link at `path` to `target` (since Linux 5.15).
@@ -589,7 +637,7 @@ pub trait Operations: Starter {
         directory: Directory<'_>,
         path: impl Into<CString>,
     ) -> Result<Ticket, Rejected<(CString, CString)>> {
-        self.start_on_core((target.into(), path.into()), |core, given| {
+        self.start_on_core(SEAL, (target.into(), path.into()), |core, given| {
             start_parcel(
                 core,
                 at(directory),
@@ -617,7 +665,7 @@ pub trait Operations: Starter {
         flags: i32,
     ) -> Result<Ticket, Rejected<CString>> {
         let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_UNLINKAT) };
-        self.start_on_core(path.into(), |core, path| start_path(core, directory, operation, path))
+        self.start_on_core(SEAL, path.into(), |core, path| start_path(core, directory, operation, path))
     }
 
     /// Makes a directory (since Linux 5.15). See `mkdirat(2)`.
@@ -633,7 +681,7 @@ pub trait Operations: Starter {
         mode: u32,
     ) -> Result<Ticket, Rejected<CString>> {
         let operation = Operation { length: mode, ..Operation::new(sys::IORING_OP_MKDIRAT) };
-        self.start_on_core(path.into(), |core, path| start_path(core, directory, operation, path))
+        self.start_on_core(SEAL, path.into(), |core, path| start_path(core, directory, operation, path))
     }
 
     /// Moves up to `length` bytes between two files, one of which is a pipe, without a copy; `None` is the file's own
@@ -650,7 +698,7 @@ pub trait Operations: Starter {
         length: u32,
         flags: u32,
     ) -> Result<Ticket, Rejected<()>> {
-        self.start_on_core((), |core, ()| {
+        self.start_on_core(SEAL, (), |core, ()| {
             let target = to.0.to_target(core).map_err(|reason| Rejected::new(reason, ()))?;
             let operation = Operation {
                 length,
@@ -676,12 +724,11 @@ pub trait Operations: Starter {
     ///
     /// See [`RejectReason`].
     #[doc(alias("io_uring_prep_nop", "IORING_OP_NOP"))]
-    #[inline]
+    #[inline(always)]
     fn nop(&mut self) -> Result<Ticket, Rejected<()>> {
-        self.start_on_core((), |core, ()| {
-            let operation = Operation::new(sys::IORING_OP_NOP);
-            core.start(Target::NONE, operation, Held::Nothing).map_err(|(reason, _)| Rejected::new(reason, ()))
-        })
+        let Some(mut core) = self.core_guard(SEAL) else { return Err(Rejected::new(RejectReason::Forked, ())) };
+        let operation = Operation::new(sys::IORING_OP_NOP);
+        core.start(Target::NONE, operation, Held::Nothing).map_err(|(reason, _)| Rejected::new(reason, ()))
     }
 
     /// Waits until a file is ready for one of `events` (`POLLIN` …); the result is the events that there are.
@@ -692,7 +739,7 @@ pub trait Operations: Starter {
     #[doc(alias("io_uring_prep_poll_add", "IORING_OP_POLL_ADD"))]
     fn poll(&mut self, file: &impl FileRef, events: u32) -> Result<Ticket, Rejected<()>> {
         let operation = Operation { operation_flags: poll_mask(events), ..Operation::new(sys::IORING_OP_POLL_ADD) };
-        self.start_on_core((), |core, ()| start_bare(core, file, operation))
+        self.start_on_core(SEAL, (), |core, ()| start_bare(core, file, operation))
     }
 
     /// Completes with ETIME ([`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut)) when `time` is over.
@@ -702,7 +749,7 @@ pub trait Operations: Starter {
     /// See [`RejectReason`].
     #[doc(alias("io_uring_prep_timeout", "IORING_OP_TIMEOUT"))]
     fn timeout(&mut self, time: Duration) -> Result<Ticket, Rejected<()>> {
-        self.start_on_core((), |core, ()| start_time(core, sys::IORING_OP_TIMEOUT, time))
+        self.start_on_core(SEAL, (), |core, ()| start_time(core, sys::IORING_OP_TIMEOUT, time))
     }
 
     // ---- sockets
@@ -715,7 +762,7 @@ pub trait Operations: Starter {
     /// See [`RejectReason`].
     #[doc(alias("io_uring_prep_accept", "IORING_OP_ACCEPT"))]
     fn accept(&mut self, listener: &impl FileRef, flags: i32) -> Result<Ticket, Rejected<()>> {
-        self.start_on_core((), |core, ()| start_bare(core, listener, accept_operation(flags)))
+        self.start_on_core(SEAL, (), |core, ()| start_bare(core, listener, accept_operation(flags)))
     }
 
     /// Connects a socket.
@@ -725,7 +772,7 @@ pub trait Operations: Starter {
     /// See [`RejectReason`].
     #[doc(alias("io_uring_prep_connect", "IORING_OP_CONNECT"))]
     fn connect(&mut self, socket: &impl FileRef, address: &SocketAddress) -> Result<Ticket, Rejected<()>> {
-        self.start_on_core((), |core, ()| start_address(core, socket, sys::IORING_OP_CONNECT, address))
+        self.start_on_core(SEAL, (), |core, ()| start_address(core, socket, sys::IORING_OP_CONNECT, address))
     }
 
     /// Gives a socket its own address (since Linux 6.11).
@@ -735,7 +782,7 @@ pub trait Operations: Starter {
     /// See [`RejectReason`].
     #[doc(alias("io_uring_prep_bind", "IORING_OP_BIND"))]
     fn bind(&mut self, socket: &impl FileRef, address: &SocketAddress) -> Result<Ticket, Rejected<()>> {
-        self.start_on_core((), |core, ()| start_address(core, socket, opcode::BIND, address))
+        self.start_on_core(SEAL, (), |core, ()| start_address(core, socket, opcode::BIND, address))
     }
 
     /// Makes a socket take connections (since Linux 6.11).
@@ -746,7 +793,7 @@ pub trait Operations: Starter {
     #[doc(alias("io_uring_prep_listen", "IORING_OP_LISTEN"))]
     fn listen(&mut self, socket: &impl FileRef, backlog: u32) -> Result<Ticket, Rejected<()>> {
         let operation = Operation { length: backlog, ..Operation::new(opcode::LISTEN) };
-        self.start_on_core((), |core, ()| start_bare(core, socket, operation))
+        self.start_on_core(SEAL, (), |core, ()| start_bare(core, socket, operation))
     }
 
     /// Makes a socket, as `socket(2)` does (since Linux 5.19); [`Done::into_fd`](crate::Done::into_fd) is the descriptor.
@@ -757,14 +804,14 @@ pub trait Operations: Starter {
     /// See [`RejectReason`].
     #[doc(alias("io_uring_prep_socket", "IORING_OP_SOCKET"))]
     fn socket(&mut self, domain: i32, kind: i32, protocol: i32) -> Result<Ticket, Rejected<()>> {
-        self.start_on_core((), |core, ()| {
+        self.start_on_core(SEAL, (), |core, ()| {
             let operation = Operation {
                 offset: (kind | libc::SOCK_CLOEXEC) as u32 as u64,
                 length: protocol as u32,
                 outcome: Outcome::Descriptor,
                 ..Operation::new(sys::IORING_OP_SOCKET)
             };
-            core.start(Target::Descriptor(domain), operation, Held::Nothing)
+            core.start(Target::descriptor(domain), operation, Held::Nothing)
                 .map_err(|(reason, _)| Rejected::new(reason, ()))
         })
     }
@@ -777,7 +824,7 @@ pub trait Operations: Starter {
     #[doc(alias("io_uring_prep_shutdown", "IORING_OP_SHUTDOWN"))]
     fn shutdown_socket(&mut self, socket: &impl FileRef, how: i32) -> Result<Ticket, Rejected<()>> {
         let operation = Operation { length: how as u32, ..Operation::new(sys::IORING_OP_SHUTDOWN) };
-        self.start_on_core((), |core, ()| start_bare(core, socket, operation))
+        self.start_on_core(SEAL, (), |core, ()| start_bare(core, socket, operation))
     }
 
     /// Receives up to `length` bytes into a lease; `flags` are those of `recv(2)`.
@@ -789,7 +836,7 @@ pub trait Operations: Starter {
     #[inline]
     fn recv(&mut self, socket: &impl FileRef, buf: Buf, length: u32, flags: i32) -> Result<Ticket, Rejected<Buf>> {
         let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_RECV) };
-        self.start_on_core(buf, |core, buf| start_lease(core, socket, operation, buf, length))
+        self.start_on_core(SEAL, buf, |core, buf| start_lease(core, socket, operation, buf, length))
     }
 
     /// Sends the first `length` bytes of a lease; `flags` are those of `send(2)`.
@@ -801,7 +848,7 @@ pub trait Operations: Starter {
     #[inline]
     fn send(&mut self, socket: &impl FileRef, buf: Buf, length: u32, flags: i32) -> Result<Ticket, Rejected<Buf>> {
         let operation = Operation { operation_flags: send_flags(flags), ..Operation::new(sys::IORING_OP_SEND) };
-        self.start_on_core(buf, |core, buf| start_lease(core, socket, operation, buf, length))
+        self.start_on_core(SEAL, buf, |core, buf| start_lease(core, socket, operation, buf, length))
     }
 
     /// As [`Operations::send`], without a copy (since Linux 6.0): the lease comes back, with the result, when the network is
@@ -823,7 +870,7 @@ pub trait Operations: Starter {
             outcome: Outcome::ZeroCopy,
             ..Operation::new(sys::IORING_OP_SEND_ZC)
         };
-        self.start_on_core(buf, |core, buf| start_lease(core, socket, operation, buf, length))
+        self.start_on_core(SEAL, buf, |core, buf| start_lease(core, socket, operation, buf, length))
     }
 }
 
@@ -849,7 +896,7 @@ pub struct OpenHow {
 
 /// Where a path begins, for operations that have it in the place of the file.
 fn at(directory: Directory<'_>) -> Target {
-    directory.map_or(Target::Descriptor(libc::AT_FDCWD), |directory| Target::Shared(Arc::clone(directory)))
+    directory.map_or(Target::descriptor(libc::AT_FDCWD), |directory| Target::shared(Arc::clone(directory)))
 }
 
 fn start_path<B>(
@@ -924,10 +971,7 @@ fn start_lease<B>(
     };
     operation.address = address_of(buf.address());
     operation.length = length;
-    core.start(target, operation, Held::Lease(buf)).map_err(|(reason, held)| {
-        let Held::Lease(buf) = held else { unreachable!("a rejected operation gives back what it was given") };
-        Rejected::new(reason, buf)
-    })
+    core.start(target, operation, Held::Lease(buf)).map_err(reject_lease)
 }
 
 /// A vectored transfer of leases: `length` bytes, over as many of them as that needs.
@@ -1014,6 +1058,7 @@ fn start_several<B: StableBuf>(
     started.map_err(|(reason, held)| {
         let Held::Parcel(mut parcel) = held else { unreachable!("a rejected operation gives back what it was given") };
         let buffers = std::mem::take(&mut parcel.parameters().several);
+        parcel.empty();
         core.put_away(parcel);
         Rejected::new(reason, buffers)
     })

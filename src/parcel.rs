@@ -13,7 +13,6 @@ use std::time::Duration;
 use liburing_sys as sys;
 
 use crate::pool::Buf;
-use crate::table::Held;
 
 /// A box of [`Parameters`] that may be moved while the kernel has its address.
 pub(crate) struct Parcel<B>(NonNull<Parameters<B>>);
@@ -55,22 +54,13 @@ impl<B> Parcel<B> {
         unsafe { self.0.as_mut() }
     }
 
-    /// Moves out what the operation's owner gets back, and empties the rest.
-    pub(crate) fn unpack(&mut self) -> Held<B> {
+    /// Empties it, but for what the operation's owner gets back; whether there is anything of that.
+    pub(crate) fn empty(&mut self) -> bool {
         let parameters = self.parameters();
         parameters.paths = [None, None];
         parameters.descriptors = [None, None];
         parameters.iovecs.clear();
-        if let Some(status) = parameters.status.take() {
-            return Held::Status(status);
-        }
-        if !parameters.several.is_empty() {
-            return Held::Several(std::mem::take(&mut parameters.several));
-        }
-        match std::mem::take(&mut parameters.leases) {
-            leases if leases.is_empty() => Held::Nothing,
-            leases => Held::Leases(leases),
-        }
+        parameters.status.is_some() || !parameters.leases.is_empty() || !parameters.several.is_empty()
     }
 }
 
@@ -95,10 +85,18 @@ pub(crate) fn address_of<T>(pointer: *const T) -> u64 {
 }
 
 impl<B> Drop for Parcel<B> {
+    #[inline(always)]
     fn drop(&mut self) {
-        // SAFETY: leaked in `new`, and the kernel is through with it: one that it may still use is forgotten, not dropped.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        free(self.0);
     }
+}
+
+/// Out of line and by value: what may have a parcel, and has none, stays in registers.
+#[cold]
+#[inline(never)]
+fn free<B>(parameters: NonNull<Parameters<B>>) {
+    // SAFETY: leaked in `new`, and the kernel is through with it: one that it may still use is forgotten, not dropped.
+    drop(unsafe { Box::from_raw(parameters.as_ptr()) });
 }
 
 impl<B> std::fmt::Debug for Parcel<B> {

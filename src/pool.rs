@@ -26,14 +26,14 @@
 //! on in the child is part of what whoever calls `fork` vouches for.
 
 use std::fmt;
-use std::io;
 use std::ops::{Deref, DerefMut};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::{self, Mapping};
 
 /// The kernel registers at most this much at one address.
 const LARGEST_CHUNK: usize = 1 << 30;
@@ -41,8 +41,6 @@ const LARGEST_CHUNK: usize = 1 << 30;
 const PAGE: usize = 4096;
 /// End of the free list.
 const NO_SLOT: u32 = u32::MAX;
-
-static RETIRED: AtomicUsize = AtomicUsize::new(0);
 
 /// Equal slots of memory for transfers; a handle, cheap to clone, usable from any thread.
 #[derive(Clone)]
@@ -57,15 +55,23 @@ pub struct Pool {
 /// Dereferences to its bytes; zeroed when it is leased for the first time, and otherwise as its last owner left it.
 /// Dropping it gives the slot back; forgetting it leaks the slot.
 pub struct Buf {
-    memory: Arc<PoolMemory>,
-    slot: u32,
+    /// In the pool's own memory, of which this counts as an owner.
+    slot: NonNull<Slot>,
+}
+
+/// All that is to be known of a slot, so that a lease is one word. Made with the pool.
+#[repr(align(32))]
+struct Slot {
+    memory: *const PoolMemory,
+    address: *mut u8,
+    size: u32,
+    index: u32,
+    chunk: u32,
 }
 
 /// The mapping, and which of its slots are free.
 pub(crate) struct PoolMemory {
-    start: NonNull<u8>,
-    /// Bytes, of the whole mapping.
-    length: usize,
+    mapping: Mapping,
     slot_size: usize,
     slots: u32,
     /// Slots in a chunk that is registered as one buffer: a power of two, as the shift.
@@ -74,8 +80,7 @@ pub(crate) struct PoolMemory {
     free: AtomicU64,
     /// For each free slot, the next one.
     next: Box<[AtomicU32]>,
-    /// Operations that were in flight when their ring was closed.
-    abandoned: AtomicU32,
+    descriptions: Box<[Slot]>,
 }
 
 impl Pool {
@@ -99,19 +104,28 @@ impl Pool {
             let message = format!("a pool of {slots} slots of {slot_size} bytes is larger than memory can be");
             Error::new(ErrorKind::InvalidInput, message)
         })?;
-        let start = map(length).map_err(|error| Error::from_io(error, format_args!("map a pool of {length} bytes")))?;
+        let mapping = Mapping::new(length)
+            .map_err(|error| Error::from_io(error, format_args!("map a pool of {length} bytes")))?;
         let slots_per_chunk = (LARGEST_CHUNK / slot_size) as u64;
         let last = |slot: u32| if slot + 1 == slots { NO_SLOT } else { slot + 1 };
         Ok(Self {
-            memory: Arc::new(PoolMemory {
-                start,
-                length,
+            memory: Arc::new_cyclic(|memory| PoolMemory {
+                descriptions: (0..slots)
+                    .map(|index| Slot {
+                        memory: memory.as_ptr(),
+                        // SAFETY: `index` is below `slots`, so that the result lies inside of the mapping.
+                        address: unsafe { mapping.start().add(index as usize * slot_size) },
+                        size: slot_size as u32,
+                        index,
+                        chunk: index >> slots_per_chunk.ilog2(),
+                    })
+                    .collect(),
+                mapping,
                 slot_size,
                 slots,
                 chunk_shift: slots_per_chunk.ilog2(),
                 free: AtomicU64::new(0),
                 next: (0..slots).map(|slot| AtomicU32::new(last(slot))).collect(),
-                abandoned: AtomicU32::new(0),
             }),
             handles: Arc::new(()),
         })
@@ -121,7 +135,11 @@ impl Pool {
     #[must_use]
     pub fn lease(&self) -> Option<Buf> {
         let slot = self.memory.pop()?;
-        Some(Buf { memory: Arc::clone(&self.memory), slot })
+        // Owned by the `Buf` from here on.
+        let memory = Arc::into_raw(Arc::clone(&self.memory));
+        // SAFETY: `memory` lives for as long as its owner.
+        let description = unsafe { &(&(*memory).descriptions)[slot as usize] };
+        Some(Buf { slot: NonNull::from(description) })
     }
 
     /// Bytes in a slot.
@@ -140,27 +158,33 @@ impl Pool {
     /// them (see the [module](self) about retiring). No memory is behind them.
     #[must_use]
     pub fn retired_bytes() -> usize {
-        RETIRED.load(Ordering::Relaxed)
+        mapping::retired_bytes()
     }
 }
 
 impl Buf {
-    /// The address of the first byte.
-    #[inline]
-    pub(crate) fn address(&self) -> *mut u8 {
-        // SAFETY: `slot` is below `slots`, so the result lies inside the mapping.
-        unsafe { self.memory.start.as_ptr().add(self.slot as usize * self.memory.slot_size) }
+    #[inline(always)]
+    fn description(&self) -> &Slot {
+        // SAFETY: in the pool's memory, of which this is an owner.
+        unsafe { self.slot.as_ref() }
     }
 
-    #[inline]
-    pub(crate) fn memory(&self) -> &Arc<PoolMemory> {
-        &self.memory
+    /// The address of the first byte.
+    #[inline(always)]
+    pub(crate) fn address(&self) -> *mut u8 {
+        self.description().address
+    }
+
+    /// The pool's memory: valid for as long as this, and compared otherwise.
+    #[inline(always)]
+    pub(crate) fn memory(&self) -> *const PoolMemory {
+        self.description().memory
     }
 
     /// Which of the buffers that the pool is registered as holds this slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn chunk(&self) -> u32 {
-        self.slot >> self.memory.chunk_shift
+        self.description().chunk
     }
 
     /// Gives the slot up without making it free: an operation that nobody will hear of again may still use it.
@@ -168,10 +192,10 @@ impl Buf {
         if cfg!(any(sysuring_break = "r3_free", sysuring_break = "r1_error")) {
             return;
         }
-        self.memory.abandoned.fetch_add(1, Ordering::Relaxed);
         let buf = std::mem::ManuallyDrop::new(self);
-        // SAFETY: `buf` is not dropped, so this is the one time that the field is taken out of it.
-        drop(unsafe { ptr::read(&raw const buf.memory) });
+        // SAFETY: made by `lease`; `buf` is not dropped, so that this is the one time that its ownership ends.
+        let memory = unsafe { Arc::from_raw(buf.memory()) };
+        memory.mapping.abandon();
     }
 }
 
@@ -205,7 +229,7 @@ impl PoolMemory {
 
     /// Whether no slot is leased or in an operation. To be relied on only when nobody can lease any more.
     pub(crate) fn is_idle(&self) -> bool {
-        let mut idle = self.abandoned.load(Ordering::Acquire);
+        let mut idle = self.mapping.abandoned();
         let mut slot = self.free.load(Ordering::Acquire) as u32;
         while let Some(next) = self.next.get(slot as usize) {
             idle += 1;
@@ -217,10 +241,10 @@ impl PoolMemory {
     /// The pieces in which the pool is registered, in the order of their indices.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = libc::iovec> + '_ {
         let bytes = self.slot_size << self.chunk_shift;
-        (0..self.length).step_by(bytes).map(move |offset| libc::iovec {
+        (0..self.mapping.length()).step_by(bytes).map(move |offset| libc::iovec {
             // SAFETY: `offset` is below the length of the mapping.
-            iov_base: unsafe { self.start.as_ptr().add(offset) }.cast(),
-            iov_len: bytes.min(self.length - offset),
+            iov_base: unsafe { self.mapping.start().add(offset) }.cast(),
+            iov_len: bytes.min(self.mapping.length() - offset),
         })
     }
 
@@ -233,8 +257,8 @@ impl PoolMemory {
     #[cfg(any(test, feature = "block"))]
     #[inline]
     pub(crate) fn chunk_of(&self, address: *const u8, length: usize) -> Option<u32> {
-        let offset = address.addr().wrapping_sub(self.start.as_ptr().addr());
-        if offset >= self.length || length > self.length - offset || length == 0 {
+        let offset = address.addr().wrapping_sub(self.mapping.start().addr());
+        if offset >= self.mapping.length() || length > self.mapping.length() - offset || length == 0 {
             return None;
         }
         let chunk_bytes = self.slot_size << self.chunk_shift;
@@ -249,84 +273,47 @@ fn advance(top: u64, slot: u32) -> u64 {
     count << 32 | u64::from(slot)
 }
 
-fn map(length: usize) -> io::Result<NonNull<u8>> {
-    // SAFETY: a new private mapping at an address of the kernel's choice.
-    let start = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            length,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the range is the mapping made above.
-    if unsafe { libc::madvise(start, length, libc::MADV_WIPEONFORK) } != 0 {
-        let error = io::Error::last_os_error();
-        // SAFETY: nobody but us knows this mapping.
-        unsafe { libc::munmap(start, length) };
-        return Err(error);
-    }
-    NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
-}
-
-impl Drop for PoolMemory {
-    fn drop(&mut self) {
-        if *self.abandoned.get_mut() == 0 || cfg!(sysuring_break = "r3_unmap") {
-            // SAFETY: nobody has a `Buf` or a `Pool`, no ring has it registered, and no operation is in flight: those that
-            // ended gave their slot back, and none was abandoned.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
-            return;
-        }
-        // SAFETY: the range is our own mapping, and nobody in user space can reach it any more.
-        unsafe {
-            libc::mmap(
-                self.start.as_ptr().cast(),
-                self.length,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
-                -1,
-                0,
-            )
-        };
-        // Where that fails the old mapping stays: memory is leaked then, and just as much address space. Nothing is logged: a
-        // logger is somebody else's code, and this may run while a ring is locked.
-        RETIRED.fetch_add(self.length, Ordering::Relaxed);
-    }
-}
-
 impl Drop for Buf {
     fn drop(&mut self) {
-        self.memory.push(self.slot);
+        give_back(self.slot);
     }
 }
 
-// SAFETY: the mapping is plain memory that no thread owns; slots are handed out by an atomic free list, and each is
-// reached only through the one `Buf` that has it.
-unsafe impl Send for PoolMemory {}
-// SAFETY: as for `Send`; all shared state is atomic.
-unsafe impl Sync for PoolMemory {}
+/// Ends the ownership of a `Buf`. Out of line and by value: leases that are not dropped stay in registers.
+#[inline(never)]
+fn give_back(slot: NonNull<Slot>) {
+    // SAFETY: the pool's memory is there until `memory` is dropped below.
+    let (memory, index) = unsafe { (slot.as_ref().memory, slot.as_ref().index) };
+    // SAFETY: made by `lease`, and ended once: where the `Buf` is dropped.
+    let memory = unsafe { Arc::from_raw(memory) };
+    memory.push(index);
+}
+
+// SAFETY: a `Buf` is the only way to its slot's bytes, whichever thread has it, and the pool is made for threads to share.
+unsafe impl Send for Buf {}
+// SAFETY: shared, a `Buf` gives its bytes to be read only.
+unsafe impl Sync for Buf {}
+// SAFETY: a description is never changed, and names memory that the pool hands out one owner a slot.
+unsafe impl Send for Slot {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Slot {}
 
 impl Deref for Buf {
     type Target = [u8];
 
-    #[inline]
+    #[inline(always)]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `slot_size` initialised bytes inside the mapping, which `self.memory` keeps; this `Buf` is their only
+        // SAFETY: `slot_size` initialised bytes inside the mapping, of which this is an owner; this `Buf` is their only
         // owner, and the kernel has none of them while it exists.
-        unsafe { slice::from_raw_parts(self.address(), self.memory.slot_size) }
+        unsafe { slice::from_raw_parts(self.address(), self.description().size as usize) }
     }
 }
 
 impl DerefMut for Buf {
-    #[inline]
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`, borrowed exclusively as `self` is.
-        unsafe { slice::from_raw_parts_mut(self.address(), self.memory.slot_size) }
+        unsafe { slice::from_raw_parts_mut(self.address(), self.description().size as usize) }
     }
 }
 
@@ -338,7 +325,7 @@ impl fmt::Debug for Pool {
 
 impl fmt::Debug for Buf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buf").field("slot", &self.slot).field("bytes", &self.len()).finish()
+        f.debug_struct("Buf").field("slot", &self.description().index).field("bytes", &self.len()).finish()
     }
 }
 

@@ -33,12 +33,14 @@ impl Cqe {
     /// What the entry was given by [`Queued::set_data64`](crate::Queued::set_data64).
     #[doc(alias = "io_uring_cqe_get_data64")]
     #[must_use]
+    #[inline]
     pub fn user_data(&self) -> u64 {
         self.user_data
     }
 
     /// The kernel's result: for most operations a count, or `-errno`.
     #[must_use]
+    #[inline]
     pub fn raw_result(&self) -> i32 {
         self.result
     }
@@ -54,6 +56,7 @@ impl Cqe {
 
     /// `IORING_CQE_F_*`.
     #[must_use]
+    #[inline]
     pub fn flags(&self) -> u32 {
         self.flags
     }
@@ -182,10 +185,16 @@ impl Queues {
         self.poisoned
     }
 
+    /// Not a ring of the parent process, nor one that lost completions.
+    #[inline(always)]
+    pub(crate) fn is_usable(&self) -> bool {
+        self.mark.is_alive() && !self.poisoned
+    }
+
     /// Refuses a ring of the parent process, and one that lost completions.
     #[inline]
     pub(crate) fn check_usable(&self) -> Result<()> {
-        if self.mark.is_alive() && !self.poisoned { Ok(()) } else { Err(self.why_unusable().into()) }
+        if self.is_usable() { Ok(()) } else { Err(self.why_unusable().into()) }
     }
 
     #[cold]
@@ -198,13 +207,16 @@ impl Queues {
     /// The entry at the tail, zeroed; `None` where the queue is full. The tail stays where it is until [`Queues::commit`].
     #[inline]
     pub(crate) fn reserve(&mut self) -> Option<NonNull<sys::io_uring_sqe>> {
-        self.reserve_ahead(0)
+        let sqe = self.reserve_ahead(0)?;
+        // SAFETY: the kernel consumed this entry (the head is past it) and reads it again only after the tail moved.
+        unsafe { sqe.write_bytes(0, 1) };
+        Some(sqe)
     }
 
-    /// As [`Queues::reserve`], `ahead` entries behind the tail.
-    #[inline]
+    /// As [`Queues::reserve`], `ahead` entries behind the tail. The first 64 bytes are as they were left.
+    #[inline(always)]
     pub(crate) fn reserve_ahead(&mut self, ahead: u32) -> Option<NonNull<sys::io_uring_sqe>> {
-        if self.check_usable().is_err() {
+        if !self.is_usable() {
             return None;
         }
         // SAFETY: the ring is set up; `sq` is only used by us, and the kernel shares nothing of it but what the pointers
@@ -219,22 +231,25 @@ impl Queues {
         let index = ((at & sq.ring_mask) as usize) << self.sqe_shift;
         // SAFETY: masked to the array, whose entries are twice as large where `sqe_shift` says so.
         let sqe = unsafe { sq.sqes.add(index) };
-        // SAFETY: the kernel consumed this entry (the head is past it) and reads it again only after the tail moved.
-        unsafe { ptr::write_bytes(sqe, 0, 1 << self.sqe_shift) };
+        if self.sqe_shift != 0 {
+            // SAFETY: the second half of the entry, which the kernel consumed and reads again only after the tail moved.
+            unsafe { sqe.add(1).write_bytes(0, 1) };
+        }
         if cfg!(sysuring_break = "r6_tail") {
             self.commit();
         }
-        NonNull::new(sqe)
+        // SAFETY: entries lie inside of the mapped ring, so that their address is not null.
+        Some(unsafe { NonNull::new_unchecked(sqe) })
     }
 
     /// Moves the tail over the entry that [`Queues::reserve`] gave, which is complete now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit(&mut self) {
         self.commit_all(1);
     }
 
     /// Moves the tail over `count` entries, which are complete now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit_all(&mut self, count: u32) {
         // SAFETY: the ring is set up; the tail is liburing's own and not shared with the kernel until a submit.
         let tail = unsafe { &mut (*self.raw()).sq.sqe_tail };
@@ -264,7 +279,7 @@ impl Queues {
     }
 
     /// As [`Queues::commit`], for an entry of the raw interface.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit_raw(&mut self) {
         self.raw_in_flight = self.raw_in_flight.saturating_add(1);
         self.commit();
@@ -278,7 +293,7 @@ impl Queues {
     /// Why there is no room for an entry.
     #[cold]
     pub(crate) fn why_not(&self) -> RejectReason {
-        if self.check_usable().is_ok() { RejectReason::QueueFull } else { self.why_unusable() }
+        if self.is_usable() { RejectReason::QueueFull } else { self.why_unusable() }
     }
 
     /// Submits what is in the queue and waits until `wait` completions are there.
@@ -324,6 +339,16 @@ impl Queues {
         self.entered(returned).map(|_| ())
     }
 
+    /// Asks the kernel to end everything that it can, without waiting. For a ring that ends itself: raw entries are among it.
+    pub(crate) fn cancel_all(&mut self) {
+        // SAFETY: all zeroes is a value of this C structure.
+        let mut registration = unsafe { std::mem::zeroed::<sys::io_uring_sync_cancel_reg>() };
+        registration.flags = sys::IORING_ASYNC_CANCEL_ALL | sys::IORING_ASYNC_CANCEL_ANY;
+        // SAFETY: the ring is set up and ours; the structure is read during the call. Cancelled or not, each operation has
+        // its completion; where the kernel does not know this (before Linux 6.0) nothing is cancelled.
+        let _ = unsafe { sys::io_uring_register_sync_cancel(self.raw(), &raw mut registration) };
+    }
+
     #[inline]
     fn entered(&mut self, returned: libc::c_int) -> Result<u32> {
         if returned == -libc::EBADR {
@@ -338,7 +363,7 @@ impl Queues {
     /// of each entry of the safe interface. With SQPOLL a kernel thread reads the queue on its own, so that only what was
     /// not published to it is taken back.
     pub(crate) fn withdraw_unsubmitted(&mut self, mut withdrawn: impl FnMut(u64)) {
-        if self.check_usable().is_err() {
+        if !self.is_usable() {
             return;
         }
         // SAFETY: the ring is set up and ours.
@@ -369,7 +394,7 @@ impl Queues {
     // ---- completion queue
 
     /// Copies the CQE at the head, then publishes the head: C code on the same ring sees what we see.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&mut self) -> Option<Cqe> {
         // SAFETY: the ring is set up; `cq` is only used by us.
         let cq = unsafe { &(*self.raw()).cq };
@@ -389,7 +414,7 @@ impl Queues {
     }
 
     /// Accounts for a CQE of the raw interface.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn count_raw(&mut self, cqe: &Cqe) {
         if cqe.flags & sys::IORING_CQE_F_MORE == 0 {
             self.raw_in_flight = self.raw_in_flight.saturating_sub(1);

@@ -17,7 +17,6 @@ use crate::file::{FileTable, FixedFile};
 use crate::model::liburing as sys;
 use crate::pool::{Pool, PoolMemory};
 use crate::queues::Queues;
-use crate::table::NO_FILE;
 
 /// Entries of the table of registered buffers, where the kernel can fill them one by one.
 const BUFFERS: u32 = 256;
@@ -69,14 +68,23 @@ enum BufferTable {
 pub(crate) struct Registered {
     files: Option<Arc<FileTable>>,
     file_slots: u32,
+    /// Operations in flight on each of the files.
+    in_flight: Box<[u32]>,
     pools: Vec<RegisteredPool>,
+    /// The pool, where there is one only, and its first index. Never followed.
+    only_pool: (*const PoolMemory, u32),
     buffers: BufferTable,
 }
+
+// SAFETY: the pointer is only compared; everything else may be sent.
+unsafe impl Send for Registered {}
 
 impl Registered {
     /// Nothing yet; `file_slots` is how many files there will be room for.
     pub(crate) fn new(file_slots: u32) -> Self {
-        Self { files: None, file_slots, pools: Vec::new(), buffers: BufferTable::None }
+        let in_flight = Box::default();
+        let only_pool = (ptr::null(), 0);
+        Self { files: None, file_slots, in_flight, pools: Vec::new(), only_pool, buffers: BufferTable::None }
     }
 
     // ---- registered files
@@ -88,18 +96,19 @@ impl Registered {
     }
 
     /// An operation on a file of the table was started.
-    #[inline]
-    pub(crate) fn begin(&self, file: u32) {
-        if let (true, Some(files)) = (file != NO_FILE, &self.files) {
-            files.begin(file);
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, file: u32) {
+        // One that is no index, for operations on no file of the table, is beyond the end.
+        if let Some(count) = self.in_flight.get_mut(file as usize) {
+            *count += 1;
         }
     }
 
     /// The last completion of an operation on a file of the table was taken.
-    #[inline]
-    pub(crate) fn end(&self, file: u32) {
-        if let (true, Some(files)) = (file != NO_FILE, &self.files) {
-            files.end(file);
+    #[inline(always)]
+    pub(crate) fn end(&mut self, file: u32) {
+        if let Some(count) = self.in_flight.get_mut(file as usize) {
+            *count -= 1;
         }
     }
 
@@ -131,6 +140,7 @@ impl Registered {
         let returned = unsafe { sys::io_uring_register_files(queues.raw(), empty.as_ptr(), self.file_slots) };
         check(returned, &format!("register a table of {} files (RingBuilder::files)", self.file_slots))?;
         let files = Arc::new(FileTable::new(self.file_slots));
+        self.in_flight = vec![0; self.file_slots as usize].into();
         self.files = Some(Arc::clone(&files));
         Ok(files)
     }
@@ -152,25 +162,43 @@ impl Registered {
     #[cold]
     fn sweep_files(&mut self, queues: &mut Queues) {
         let Some(files) = self.files.clone() else { return };
+        let in_flight = &self.in_flight;
         files.sweep(|index| {
-            // Where that fails the file stays open until the next attempt.
-            Self::update_file(queues, index, -1).is_ok()
+            // Where it fails to be taken out the file stays open until the next attempt.
+            let is_idle = in_flight[index as usize] == 0 || cfg!(sysuring_break = "r1_file");
+            is_idle && Self::update_file(queues, index, -1).is_ok()
         });
     }
 
     // ---- registered buffers
 
     /// The registered buffer that holds a chunk of a pool.
-    #[inline]
-    pub(crate) fn buffer_of(&self, memory: &Arc<PoolMemory>, chunk: u32) -> Option<u16> {
-        let pool = self.pools.iter().find(|pool| Arc::ptr_eq(&pool.memory, memory))?;
+    #[inline(always)]
+    pub(crate) fn buffer_of(&self, memory: *const PoolMemory, chunk: u32) -> Option<u16> {
+        if ptr::eq(memory, self.only_pool.0) {
+            return Some((self.only_pool.1 + chunk) as u16);
+        }
+        self.search_buffer(memory, chunk)
+    }
+
+    #[inline(never)]
+    fn search_buffer(&self, memory: *const PoolMemory, chunk: u32) -> Option<u16> {
+        let pool = self.pools.iter().find(|pool| ptr::eq(Arc::as_ptr(&pool.memory), memory))?;
         Some((pool.first + chunk) as u16)
+    }
+
+    /// Keeps at hand what most rings have: one pool.
+    fn pools_changed(&mut self) {
+        self.only_pool = match self.pools.as_slice() {
+            [pool] => (Arc::as_ptr(&pool.memory), pool.first),
+            _ => (ptr::null(), 0),
+        };
     }
 
     pub(crate) fn register_pool(&mut self, queues: &mut Queues, is_idle: bool, pool: &Pool) -> Result<()> {
         queues.check_usable()?;
         let memory = &pool.memory;
-        if self.buffer_of(memory, 0).is_some() {
+        if self.buffer_of(Arc::as_ptr(memory), 0).is_some() {
             return Ok(());
         }
         self.forget_unused_pools(queues, is_idle);
@@ -179,6 +207,7 @@ impl Registered {
             self.buffers = Self::make_buffer_table(queues, &chunks)?;
             if self.buffers == BufferTable::Whole {
                 self.pools.push(RegisteredPool::new(pool, 0));
+                self.pools_changed();
                 return Ok(());
             }
         }
@@ -193,6 +222,7 @@ impl Registered {
             let _ = Self::update_buffers(queues, first, &vec![EMPTY; chunks.len()]);
         })?;
         self.pools.push(RegisteredPool::new(pool, first));
+        self.pools_changed();
         Ok(())
     }
 
@@ -268,6 +298,7 @@ impl Registered {
             self.buffers = BufferTable::None;
         }
         self.pools.swap_remove(position);
+        self.pools_changed();
         Ok(())
     }
 

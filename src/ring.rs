@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::time::{Duration, Instant};
 
 use liburing_sys as sys;
@@ -10,9 +10,9 @@ use liburing_sys as sys;
 use crate::builder::{RingBuilder, SetupFlags};
 use crate::completion::Completions;
 use crate::core::Core;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, check};
 use crate::file::FixedFile;
-use crate::operations::Starter;
+use crate::operations::{Seal, Starter};
 use crate::pool::Pool;
 use crate::queues::is_passing;
 use crate::rejected::Rejected;
@@ -25,8 +25,8 @@ use crate::table::{NoBuffers, Ticket};
 /// nothing can be freed, reused or looked at too early, whatever else goes wrong. The raw interface
 /// ([`Ring::get_sqe`]) has liburing's own calls, with liburing's own obligations; both may be used on one ring.
 ///
-/// Dropping a ring waits for nothing. Memory of operations in flight is left to the kernel; [`Ring::shutdown`] waits for
-/// them instead.
+/// Dropping a ring with operations in flight loses no memory that is anybody's: see
+/// [`RingBuilder::drop_limit`](crate::RingBuilder::drop_limit). [`Ring::shutdown`] waits for them, and says what is left.
 ///
 /// A ring is never `Send`, since it may be bound to its thread. Threads share a [`crate::SharedRing`].
 ///
@@ -115,6 +115,10 @@ impl<B> Ring<B> {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.core.in_flight()
+    }
+
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.core.queues().descriptor()
     }
 
     /// The C structure, for C code that uses the same ring.
@@ -264,8 +268,8 @@ impl<B> Ring<B> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] when operations are still in flight: the ring is closed all the same, and their memory is
-    /// left to the kernel. What the kernel reports.
+    /// [`ErrorKind::TimedOut`] when operations are still in flight: the ring is closed all the same, at once, and their memory
+    /// is left to the kernel ([`crate::leaked_operations`] counts what leaks). What the kernel reports.
     pub fn shutdown(mut self, limit: Duration) -> Result<()> {
         // A limit too long to add up is none.
         let end = Instant::now().checked_add(limit);
@@ -273,6 +277,8 @@ impl<B> Ring<B> {
             let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 let message = format!("{} operations are still in flight after {limit:?}", self.in_flight());
+                // Dropping it waits no longer.
+                self.core.set_drop_limit(Some(Duration::ZERO));
                 return Err(Error::new(ErrorKind::TimedOut, message));
             }
             match self.core.submit_and_wait_timeout(1, left) {
@@ -284,6 +290,56 @@ impl<B> Ring<B> {
     }
 }
 
+/// A ring that nobody can submit to yet; see [`RingBuilder::build_disabled`].
+///
+/// Unlike a [`Ring`] it may be sent to the thread that is to use it, which enables it. A ring that is bound to one thread is
+/// bound to that one.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// # if sysuring::available().is_err() { return Ok(()) }
+/// use sysuring::{Operations as _, Ring};
+///
+/// let disabled = Ring::builder(8).single_issuer(true).fall_back_flags(true).build_disabled()?;
+/// let thread = std::thread::spawn(move || -> sysuring::Result<u32> {
+///     let mut ring = disabled.enable()?;
+///     ring.nop()?;
+///     ring.submit_and_wait(1)
+/// });
+/// assert_eq!(thread.join().expect("it does not panic")?, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct DisabledRing<B = NoBuffers> {
+    core: Core<B>,
+}
+
+impl<B> DisabledRing<B> {
+    pub(crate) fn new(core: Core<B>) -> Self {
+        Self { core }
+    }
+
+    /// The C structure, to register restrictions on.
+    #[must_use]
+    pub fn as_raw(&self) -> *mut sys::io_uring {
+        self.core.queues().raw()
+    }
+
+    /// Makes it this thread's ring.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports; the ring is closed then.
+    #[doc(alias = "io_uring_enable_rings")]
+    pub fn enable(self) -> Result<Ring<B>> {
+        self.core.check_usable()?;
+        // SAFETY: the ring is set up and ours.
+        check(unsafe { sys::io_uring_enable_rings(self.core.queues().raw()) }, "enable a ring")?;
+        Ok(Ring::new(self.core))
+    }
+}
+
 /// A ring that buffers of a type of the caller's own can be moved into; made by
 /// [`RingBuilder::build_owned`](crate::RingBuilder::build_owned).
 pub type OpRing<B> = Ring<B>;
@@ -291,13 +347,14 @@ pub type OpRing<B> = Ring<B>;
 impl<B> Starter for Ring<B> {
     type Owned = B;
 
-    #[inline]
-    fn start_on_core<T>(
-        &mut self,
-        given: T,
-        start: impl FnOnce(&mut Core<B>, T) -> Result<Ticket, Rejected<T>>,
-    ) -> Result<Ticket, Rejected<T>> {
-        start(&mut self.core, given)
+    type Guard<'a>
+        = &'a mut Core<B>
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn core_guard(&mut self, _: Seal) -> Option<&mut Core<B>> {
+        Some(&mut self.core)
     }
 }
 

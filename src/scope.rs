@@ -14,7 +14,7 @@ use liburing_sys as sys;
 use crate::core::{Core, Operation, Target};
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::file::FixedFile;
-use crate::operations::Starter;
+use crate::operations::{Seal, Starter};
 use crate::parcel::address_of;
 use crate::queues::is_passing;
 use crate::rejected::{RejectReason, Rejected};
@@ -55,14 +55,14 @@ mod scoped {
     impl<F: AsFd> ToTarget for F {
         #[inline]
         fn to_target<B>(&self, _core: &Core<B>) -> Result<Target, RejectReason> {
-            Ok(Target::Descriptor(self.as_fd().as_raw_fd()))
+            Ok(Target::descriptor(self.as_fd().as_raw_fd()))
         }
     }
 
     impl ToTarget for FixedFile {
         #[inline]
         fn to_target<B>(&self, core: &Core<B>) -> Result<Target, RejectReason> {
-            core.index_of(self).map(Target::Fixed).ok_or(RejectReason::ForeignFile)
+            core.index_of(self).map(Target::fixed).ok_or(RejectReason::ForeignFile)
         }
     }
 }
@@ -324,13 +324,14 @@ pub(crate) fn send_flags(flags: i32) -> u32 {
 impl<B> Starter for Scope<'_, '_, B> {
     type Owned = B;
 
-    #[inline]
-    fn start_on_core<T>(
-        &mut self,
-        given: T,
-        start: impl FnOnce(&mut Core<B>, T) -> Result<Ticket, Rejected<T>>,
-    ) -> Result<Ticket, Rejected<T>> {
-        start(self.core, given)
+    type Guard<'a>
+        = &'a mut Core<B>
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn core_guard(&mut self, _: Seal) -> Option<&mut Core<B>> {
+        Some(self.core)
     }
 }
 

@@ -10,6 +10,7 @@
 //! ended; and a leader that leaves wakes everybody.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +19,7 @@ use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
 use crate::fork::ForkMark;
-use crate::operations::{FileRef, Operations, Starter};
+use crate::operations::{FileRef, Operations, Seal, Starter};
 use crate::pool::{Buf, Pool};
 use crate::queues::{is_passing, wait_for_one};
 use crate::rejected::{RejectReason, Rejected};
@@ -61,6 +62,7 @@ pub struct SharedRing {
     changed: Condvar,
 }
 
+#[derive(Debug)]
 struct State {
     core: Core,
     /// A thread is waiting in the kernel, and nobody else takes completions.
@@ -164,11 +166,11 @@ impl SharedRing {
         let mut finished = None;
         self.wait_until(|core| {
             if finished.is_none() {
-                finished = core.take(ticket);
+                finished = core.take(ticket).map(|finished| core.done(finished));
             }
             finished.is_some() || !core.knows(ticket)
         })?;
-        finished.map(Done::new).ok_or_else(|| {
+        finished.ok_or_else(|| {
             let message = "the ticket is of another ring, or was waited for already";
             Error::new(ErrorKind::InvalidInput, message)
         })
@@ -213,15 +215,31 @@ impl SharedRing {
 impl Starter for &SharedRing {
     type Owned = NoBuffers;
 
-    fn start_on_core<T>(
-        &mut self,
-        given: T,
-        start: impl FnOnce(&mut Core, T) -> Result<Ticket, Rejected<T>>,
-    ) -> Result<Ticket, Rejected<T>> {
-        match self.lock() {
-            Some(mut state) => start(&mut state.core, given),
-            None => Err(Rejected::new(RejectReason::Forked, given)),
-        }
+    type Guard<'a>
+        = LockedCore<'a>
+    where
+        Self: 'a;
+
+    fn core_guard(&mut self, _: Seal) -> Option<LockedCore<'_>> {
+        self.lock().map(LockedCore)
+    }
+}
+
+/// The core, while the lock is held. Public, in a private module: a sealed trait speaks of it.
+#[derive(Debug)]
+pub struct LockedCore<'ring>(MutexGuard<'ring, State>);
+
+impl Deref for LockedCore<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.0.core
+    }
+}
+
+impl DerefMut for LockedCore<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.0.core
     }
 }
 

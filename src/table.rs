@@ -7,7 +7,8 @@
 //!    after), and holds its memory until the *final* CQE of that operation (one without `IORING_CQE_F_MORE`) was taken out
 //!    of the completion queue ([`Table::complete`]). No error of a submit, no cancel and no close of the ring removes it.
 //! 2. **An entry is found only by its own CQE.** `user_data` is a tag (2 bits), the entry's generation (30 bits) and its
-//!    slot (32 bits). The generation changes each time that the entry is freed, so a CQE that comes late, twice, or from
+//!    slot (32 bits, of which the top three are clear). An entry's key is that very number while the operation is in
+//!    flight, and another one otherwise, so that one comparison finds out. The generation changes each time that the entry is freed, so a CQE that comes late, twice, or from
 //!    somewhere else finds nothing. Entries of the raw interface carry tag 0 and never reach the table; all ones is
 //!    liburing's own and is no slot.
 //! 3. **What an entry holds comes out once**: [`Table::complete`] and [`Table::take`] move it out as they free the entry.
@@ -23,12 +24,14 @@
 //! own, which is the one thing here that can grow: for as long as nobody asks.
 
 use std::collections::VecDeque;
-use std::mem;
+use std::fmt;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::parcel::Parcel;
 use crate::pool::Buf;
+use crate::provided::ProvidedMemory;
 
 /// Bits 63 and 62 of `user_data`.
 const TAG_SHIFT: u32 = 62;
@@ -60,6 +63,7 @@ impl Ticket {
         self.0 as u32
     }
 
+    #[cfg(test)]
     fn generation(self) -> u32 {
         (self.0 >> 32) as u32 & GENERATION_MASK
     }
@@ -91,12 +95,8 @@ pub(crate) enum Held<B = NoBuffers> {
     Closing(OwnedFd),
     /// Several buffers, paths, a time, an address …
     Parcel(Parcel<B>),
-    /// Several slots of pools, when the operation has ended.
-    Leases(Vec<Buf>),
-    /// Several of the user's buffers, when the operation has ended.
-    Several(Vec<B>),
-    /// What `statx` filled in, when the operation has ended.
-    Status(Box<libc::statx>),
+    /// A group of buffers that the kernel picks from.
+    Group(u16, Arc<ProvidedMemory>),
 }
 
 /// The user's own buffers on a ring that takes none: there is no such value.
@@ -156,6 +156,8 @@ pub(crate) struct Partial {
     pub(crate) result: i32,
     pub(crate) flags: u32,
     pub(crate) new_descriptor: Option<OwnedFd>,
+    /// The group of buffers that the operation takes its own from.
+    pub(crate) group: Option<u16>,
 }
 
 /// What a CQE meant.
@@ -169,41 +171,63 @@ pub(crate) enum Completed<B = NoBuffers> {
     More(Partial),
     /// The last one.
     Final(Finished<B>),
-    /// The last one of an operation that nobody wants to hear of.
-    Silent,
+    /// The last one of an operation that nobody wants to hear of; the registered file that it used.
+    Silent(u32),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Free,
-    InFlight,
-    /// In flight, and freed without a word when it ends.
-    InFlightSilent,
-    Done,
-}
+/// What an entry's key has beside the `user_data` of its operation: bits that no slot has.
+const FREE: u64 = 1 << 31;
+const DONE: u64 = 1 << 30;
+/// The operation is in flight, and there is more to its end than to hand out what it holds: see [`Rest`].
+const RARE: u64 = 1 << 29;
+const STATES: u64 = FREE | DONE | RARE;
+/// Slots are below this.
+const MOST_ENTRIES: u32 = 1 << 29;
 
-#[derive(Debug)]
+/// What every operation needs, found by one comparison.
 struct Entry<B> {
-    generation: u32,
-    state: State,
+    /// The `user_data` of the operation in flight; with one of the bits above where that is not all.
+    key: u64,
+    /// The next one of the free list.
+    next: u32,
+    file: u32,
+    /// Of no value while the entry is free. Not dropped by itself, so that nothing is checked when it is written over.
+    held: ManuallyDrop<Held<B>>,
+}
+
+/// What few operations need, and those that ended while somebody looked for another one's end.
+#[derive(Debug)]
+struct Rest {
     outcome: Outcome,
+    /// Freed without a word when it ends.
+    is_silent: bool,
     /// A zero-copy operation has its result, and waits for its memory.
     has_result: bool,
-    /// The next one of the free list or of the done list.
-    next: u32,
-    /// The one before on the done list.
-    previous: u32,
-    file: u32,
+    descriptor: Option<Arc<OwnedFd>>,
     result: i32,
     flags: u32,
-    descriptor: Option<Arc<OwnedFd>>,
-    held: Held<B>,
+    /// The neighbours on the done list.
+    next: u32,
+    previous: u32,
+}
+
+impl Rest {
+    const NONE: Self = Self {
+        outcome: Outcome::Count,
+        is_silent: false,
+        has_result: false,
+        descriptor: None,
+        result: 0,
+        flags: 0,
+        next: NO_SLOT,
+        previous: NO_SLOT,
+    };
 }
 
 /// All operations of a ring.
-#[derive(Debug)]
 pub(crate) struct Table<B = NoBuffers> {
     entries: Box<[Entry<B>]>,
+    rest: Box<[Rest]>,
     free: u32,
     /// The done list, oldest first.
     first_done: u32,
@@ -218,21 +242,16 @@ pub(crate) struct Table<B = NoBuffers> {
 impl<B> Table<B> {
     /// A table of `capacity` entries; `seed` sets where their generations begin, so that two rings' tickets differ.
     pub(crate) fn new(capacity: u32, seed: u32) -> Self {
+        assert!(capacity <= MOST_ENTRIES, "the kernel has no queues of that size");
         let entry = |slot| Entry {
-            generation: seed & GENERATION_MASK,
-            state: State::Free,
-            outcome: Outcome::Count,
-            has_result: false,
+            key: Ticket::new(slot, seed & GENERATION_MASK).0 | FREE,
             next: if slot + 1 == capacity { NO_SLOT } else { slot + 1 },
-            previous: NO_SLOT,
             file: NO_FILE,
-            result: 0,
-            flags: 0,
-            descriptor: None,
-            held: Held::Nothing,
+            held: ManuallyDrop::new(Held::Nothing),
         };
         Self {
             entries: (0..capacity).map(entry).collect(),
+            rest: (0..capacity).map(|_| Rest::NONE).collect(),
             free: if capacity == 0 { NO_SLOT } else { 0 },
             first_done: NO_SLOT,
             last_done: NO_SLOT,
@@ -259,35 +278,52 @@ impl<B> Table<B> {
         self.free == NO_SLOT
     }
 
-    /// Makes an entry that owns what `start` holds; gives that back where no entry is free.
-    #[inline]
-    pub(crate) fn insert(&mut self, start: Start<B>) -> Result<Ticket, Held<B>> {
+    /// Makes an entry that owns what `start` holds.
+    ///
+    /// # Safety
+    ///
+    /// Not [`Table::is_full`]. This is no check of its own, since a way out between the lease and its entry would cost more
+    /// than all the rest.
+    #[inline(always)]
+    pub(crate) unsafe fn insert(&mut self, start: Start<B>) -> Ticket {
+        let Start { held, file, descriptor, outcome } = start;
         let slot = self.free;
-        let Some(entry) = self.entries.get_mut(slot as usize) else { return Err(start.held) };
-        debug_assert_eq!(entry.state, State::Free);
+        debug_assert!(!self.is_full());
+        // SAFETY: the free list has slots of this table only, and is not empty.
+        let entry = unsafe { self.entries.get_unchecked_mut(slot as usize) };
+        debug_assert_eq!(entry.key & STATES, FREE);
         self.free = entry.next;
         self.in_flight += 1;
-        if matches!(start.held, Held::Borrowed) {
+        if matches!(held, Held::Borrowed) {
             self.borrowed += 1;
         }
-        entry.state = State::InFlight;
-        entry.held = start.held;
-        entry.file = start.file;
-        entry.descriptor = start.descriptor;
-        entry.outcome = start.outcome;
-        Ok(Ticket::new(slot, entry.generation))
+        let key = entry.key ^ FREE;
+        entry.key = key;
+        entry.file = file;
+        entry.held = ManuallyDrop::new(held);
+        if outcome != Outcome::Count || descriptor.is_some() {
+            entry.key |= RARE;
+            self.rest[slot as usize] = Rest { outcome, descriptor, ..Rest::NONE };
+        }
+        Ticket(key)
     }
 
     /// Makes an entry that owns nothing and is freed without a word.
-    pub(crate) fn insert_silent(&mut self) -> Option<Ticket> {
+    ///
+    /// # Safety
+    ///
+    /// Not [`Table::is_full`].
+    pub(crate) unsafe fn insert_silent(&mut self) -> Ticket {
         let start = Start { held: Held::Nothing, file: NO_FILE, descriptor: None, outcome: Outcome::Count };
-        let ticket = self.insert(start).ok()?;
-        self.entries[ticket.slot() as usize].state = State::InFlightSilent;
-        Some(ticket)
+        // SAFETY: the same obligation.
+        let ticket = unsafe { self.insert(start) };
+        self.entries[ticket.slot() as usize].key |= RARE;
+        self.rest[ticket.slot() as usize] = Rest { is_silent: true, ..Rest::NONE };
+        ticket
     }
 
     /// What the operation holds, in the place where it stays until the end; not once the kernel may have seen it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn held_mut(&mut self, ticket: Ticket) -> &mut Held<B> {
         &mut self.entries[ticket.slot() as usize].held
     }
@@ -295,82 +331,94 @@ impl<B> Table<B> {
     /// Takes back an entry whose SQE the kernel has not seen, and never will.
     #[cold]
     pub(crate) fn take_back(&mut self, ticket: Ticket) -> Option<Finished<B>> {
-        let (slot, _) = self.find(ticket.user_data())?;
-        self.in_flight -= 1;
-        if matches!(self.entries[slot as usize].held, Held::Borrowed) {
-            self.borrowed -= 1;
-        }
+        let slot = self.find(ticket.user_data())?;
+        self.leave_flight(slot);
         Some(self.free(slot, -libc::ECANCELED, 0))
     }
 
-    /// Frees an entry and moves out what it held.
-    #[inline]
+    /// The entry in flight that `user_data` belongs to.
+    fn find(&self, user_data: u64) -> Option<u32> {
+        let slot = Ticket(user_data).slot();
+        let key = self.entries.get(slot as usize)?.key;
+        (is_same(key & !RARE, user_data)).then_some(slot)
+    }
+
+    fn leave_flight(&mut self, slot: u32) {
+        self.in_flight -= 1;
+        if matches!(*self.entries[slot as usize].held, Held::Borrowed) {
+            self.borrowed -= 1;
+        }
+    }
+
+    /// Frees an entry that is not free, and moves out what it held.
     fn free(&mut self, slot: u32, result: i32, flags: u32) -> Finished<B> {
         let entry = &mut self.entries[slot as usize];
-        let ticket = Ticket::new(slot, entry.generation);
-        let mut held = mem::take(&mut entry.held);
+        let was_rare = entry.key & RARE != 0;
+        let ticket = Ticket(entry.key & !STATES);
         let file = entry.file;
-        let new_descriptor = match entry.outcome {
-            Outcome::Count | Outcome::ZeroCopy => None,
-            outcome => settle(outcome, result, &mut held),
-        };
-        entry.descriptor = None;
-        entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
-        entry.state = State::Free;
-        entry.has_result = false;
+        // SAFETY: the entry is not free, and is from the next line on: what it holds is moved out once.
+        let mut held = unsafe { ManuallyDrop::take(&mut entry.held) };
+        entry.key = freed(ticket.0);
         entry.next = self.free;
         self.free = slot;
+        let rest = &mut self.rest[slot as usize];
+        let new_descriptor = if was_rare { settle(rest.outcome, result, &mut held) } else { None };
+        *rest = Rest::NONE;
         Finished { ticket, result, flags, held, file, new_descriptor }
     }
 
-    /// The entry in flight that `user_data` belongs to.
-    #[inline]
-    fn find(&mut self, user_data: u64) -> Option<(u32, State)> {
-        if user_data >> TAG_SHIFT != TAG_OPERATION {
+    /// Accounts for a CQE, where it is the final one of an operation that ends with what it holds: that, and its file.
+    ///
+    /// Everything else is for [`Table::complete_rare`].
+    #[inline(always)]
+    pub(crate) fn complete(&mut self, user_data: u64, flags: u32) -> Option<(Held<B>, u32)> {
+        let slot = user_data as u32;
+        let entry = self.entries.get_mut(slot as usize)?;
+        if !is_same(entry.key, user_data) || has_more(flags) {
             return None;
         }
-        let ticket = Ticket(user_data);
-        let entry = self.entries.get(ticket.slot() as usize)?;
-        let in_flight =
-            matches!(entry.state, State::InFlight | State::InFlightSilent) || cfg!(sysuring_break = "r4_twice");
-        let is_same = entry.generation == ticket.generation() || cfg!(sysuring_break = "r4_generation");
-        (in_flight && is_same).then_some((ticket.slot(), entry.state))
+        self.in_flight -= 1;
+        // SAFETY: the key is that of an operation in flight, and is not from here on: what it holds is moved out once.
+        let held = unsafe { ManuallyDrop::take(&mut entry.held) };
+        debug_assert!(!matches!(held, Held::Borrowed), "who lends memory takes it with `take`");
+        entry.key = freed(entry.key);
+        entry.next = self.free;
+        self.free = slot;
+        Some((held, entry.file))
     }
 
-    /// Accounts for a CQE and hands out the operation where it was the final one.
-    #[inline]
-    pub(crate) fn complete(&mut self, user_data: u64, result: i32, flags: u32) -> Completed<B> {
-        let Some((slot, state)) = self.find(user_data) else { return Completed::Unknown };
-        if flags & liburing_sys::IORING_CQE_F_MORE != 0 && !cfg!(sysuring_break = "r2_more") {
-            return match self.more(slot, result, flags) {
-                Some(partial) => Completed::More(partial),
-                None => Completed::NotYet,
-            };
+    /// Accounts for any CQE.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn complete_rare(&mut self, user_data: u64, result: i32, flags: u32) -> Completed<B> {
+        let Some(slot) = self.find(user_data) else { return Completed::Unknown };
+        if has_more(flags) {
+            return self.more(slot, result, flags).map_or(Completed::NotYet, Completed::More);
         }
-        self.in_flight -= 1;
+        self.leave_flight(slot);
+        let is_silent = self.rest[slot as usize].is_silent;
         let (result, flags) = self.end_of(slot, result, flags);
         let finished = self.free(slot, result, flags);
-        debug_assert!(!matches!(finished.held, Held::Borrowed), "who lends memory takes it with `take`");
-        if state == State::InFlightSilent { Completed::Silent } else { Completed::Final(finished) }
+        if is_silent { Completed::Silent(finished.file) } else { Completed::Final(finished) }
     }
 
     /// A CQE of an operation that goes on.
-    #[cold]
     fn more(&mut self, slot: u32, result: i32, flags: u32) -> Option<Partial> {
-        let entry = &mut self.entries[slot as usize];
-        if entry.outcome == Outcome::ZeroCopy {
-            (entry.result, entry.flags, entry.has_result) = (result, flags, true);
+        let (entry, rest) = (&self.entries[slot as usize], &mut self.rest[slot as usize]);
+        if rest.outcome == Outcome::ZeroCopy {
+            (rest.result, rest.flags, rest.has_result) = (result, flags, true);
             return None;
         }
-        let new_descriptor = settle(entry.outcome, result, &mut Held::<B>::Nothing);
-        Some(Partial { ticket: Ticket::new(slot, entry.generation), result, flags, new_descriptor })
+        let outcome = if entry.key & RARE == 0 { Outcome::Count } else { rest.outcome };
+        let new_descriptor = settle(outcome, result, &mut Held::<B>::Nothing);
+        let group = if let Held::Group(group, _) = *entry.held { Some(group) } else { None };
+        Some(Partial { ticket: Ticket(entry.key & !STATES), result, flags, new_descriptor, group })
     }
 
     /// The result that counts where the final CQE says `result`.
-    #[inline]
     fn end_of(&self, slot: u32, result: i32, flags: u32) -> (i32, u32) {
-        let entry = &self.entries[slot as usize];
-        if entry.has_result { (entry.result, entry.flags) } else { (result, flags) }
+        let rest = &self.rest[slot as usize];
+        if rest.has_result { (rest.result, rest.flags) } else { (result, flags) }
     }
 
     /// Accounts for a CQE; where it was a final one the operation goes to the done list, for [`Table::take`].
@@ -379,31 +427,26 @@ impl<B> Table<B> {
     ///
     /// The answer is the registered file that the operation is through with, or [`NO_FILE`].
     pub(crate) fn complete_later(&mut self, user_data: u64, result: i32, flags: u32) -> u32 {
-        let Some((slot, state)) = self.find(user_data) else { return NO_FILE };
+        let Some(slot) = self.find(user_data) else { return NO_FILE };
         if flags & liburing_sys::IORING_CQE_F_MORE != 0 {
             let partial = self.more(slot, result, flags);
             self.partial.extend(partial);
             return NO_FILE;
         }
-        self.in_flight -= 1;
+        self.leave_flight(slot);
         let (result, flags) = self.end_of(slot, result, flags);
-        if state == State::InFlightSilent {
-            self.free(slot, result, flags);
-            return NO_FILE;
+        if self.rest[slot as usize].is_silent {
+            return self.free(slot, result, flags).file;
         }
         let last = self.last_done;
         let entry = &mut self.entries[slot as usize];
-        if matches!(entry.held, Held::Borrowed) {
-            self.borrowed -= 1;
-        }
-        entry.state = State::Done;
-        entry.result = result;
-        entry.flags = flags;
-        entry.descriptor = None;
-        entry.previous = last;
-        entry.next = NO_SLOT;
+        entry.key |= DONE;
+        let rest = &mut self.rest[slot as usize];
+        rest.descriptor = None;
+        (rest.result, rest.flags) = (result, flags);
+        (rest.previous, rest.next) = (last, NO_SLOT);
         let file = mem::replace(&mut entry.file, NO_FILE);
-        match self.entries.get_mut(last as usize) {
+        match self.rest.get_mut(last as usize) {
             Some(last) => last.next = slot,
             None => self.first_done = slot,
         }
@@ -416,45 +459,35 @@ impl<B> Table<B> {
         if !self.is_done(ticket) {
             return None;
         }
-        let entry = &self.entries[ticket.slot() as usize];
-        let (result, flags) = (entry.result, entry.flags);
-        let (previous, next) = (entry.previous, entry.next);
-        match self.entries.get_mut(previous as usize) {
-            Some(entry) => entry.next = next,
+        let &Rest { result, flags, previous, next, .. } = &self.rest[ticket.slot() as usize];
+        match self.rest.get_mut(previous as usize) {
+            Some(rest) => rest.next = next,
             None => self.first_done = next,
         }
-        match self.entries.get_mut(next as usize) {
-            Some(entry) => entry.previous = previous,
+        match self.rest.get_mut(next as usize) {
+            Some(rest) => rest.previous = previous,
             None => self.last_done = previous,
         }
         Some(self.free(ticket.slot(), result, flags))
     }
 
     /// Takes the operation that has been on the done list for longest.
-    #[inline]
     pub(crate) fn take_oldest(&mut self) -> Option<Finished<B>> {
         let entry = self.entries.get(self.first_done as usize)?;
-        self.take(Ticket::new(self.first_done, entry.generation))
+        self.take(Ticket(entry.key & !STATES))
     }
 
     /// Takes what an operation that goes on reported while somebody looked for something else.
-    #[inline]
     pub(crate) fn take_partial(&mut self) -> Option<Partial> {
         self.partial.pop_front()
-    }
-
-    /// Whether something waits for [`Table::take_partial`] or [`Table::take_oldest`].
-    #[inline]
-    pub(crate) fn has_waiting(&self) -> bool {
-        self.first_done != NO_SLOT || !self.partial.is_empty()
     }
 
     /// Discards the operations on the done list that used borrowed memory.
     pub(crate) fn forget_borrowed(&mut self) {
         let mut slot = self.first_done;
         while let Some(entry) = self.entries.get(slot as usize) {
-            let (ticket, next) = (Ticket::new(slot, entry.generation), entry.next);
-            if matches!(entry.held, Held::Borrowed) {
+            let (ticket, next) = (Ticket(entry.key & !STATES), self.rest[slot as usize].next);
+            if matches!(*entry.held, Held::Borrowed) {
                 self.take(ticket);
             }
             slot = next;
@@ -463,16 +496,23 @@ impl<B> Table<B> {
 
     /// Whether the operation is in flight or waits on the done list.
     pub(crate) fn knows(&self, ticket: Ticket) -> bool {
-        self.entries
-            .get(ticket.slot() as usize)
-            .is_some_and(|entry| entry.state != State::Free && entry.generation == ticket.generation())
+        let key = self.entries.get(ticket.slot() as usize).map(|entry| entry.key);
+        key.is_some_and(|key| key & !(DONE | RARE) == ticket.0)
     }
 
     /// Whether the operation waits on the done list.
     pub(crate) fn is_done(&self, ticket: Ticket) -> bool {
-        self.entries
-            .get(ticket.slot() as usize)
-            .is_some_and(|entry| entry.state == State::Done && entry.generation == ticket.generation())
+        let key = self.entries.get(ticket.slot() as usize).map(|entry| entry.key);
+        key.is_some_and(|key| key & DONE != 0 && key & !STATES == ticket.0)
+    }
+
+    /// How many operations in flight have memory that would be leaked: not a slot of a pool.
+    pub(crate) fn would_leak(&self) -> u32 {
+        let in_flight = self.entries.iter().filter(|entry| entry.key & (FREE | DONE) == 0);
+        let leaks = |entry: &&Entry<B>| {
+            !matches!(*entry.held, Held::Nothing | Held::Borrowed | Held::Lease(_) | Held::Group(..))
+        };
+        in_flight.filter(leaks).count() as u32
     }
 
     /// Gives up everything in flight: no CQE will be believed any more, and memory is abandoned to the kernel.
@@ -481,18 +521,21 @@ impl<B> Table<B> {
     pub(crate) fn abandon_in_flight(&mut self) -> u32 {
         let mut leaked = 0;
         for slot in 0..self.entries.len() as u32 {
-            if matches!(self.entries[slot as usize].state, State::InFlight | State::InFlightSilent) {
-                // A descriptor in use is not a new one: the result is no descriptor, whatever it says.
-                self.entries[slot as usize].outcome = Outcome::Count;
-                // The file stays open: an operation that has not started yet looks for it by its number.
-                mem::forget(self.entries[slot as usize].descriptor.take());
-                match self.free(slot, 0, 0).held {
-                    Held::Lease(buf) => buf.abandon(),
-                    Held::Nothing | Held::Borrowed => {}
-                    held => {
-                        leaked += 1;
-                        mem::forget(held);
-                    }
+            if self.entries[slot as usize].key & (FREE | DONE) != 0 {
+                continue;
+            }
+            let rest = &mut self.rest[slot as usize];
+            // There is no result yet, whatever the number says.
+            rest.outcome = Outcome::Count;
+            // The file stays open: an operation that has not started yet looks for it by its number.
+            mem::forget(rest.descriptor.take());
+            match self.free(slot, 0, 0).held {
+                Held::Lease(buf) => buf.abandon(),
+                Held::Group(_, memory) => memory.abandon(),
+                Held::Nothing | Held::Borrowed => {}
+                held => {
+                    leaked += 1;
+                    mem::forget(held);
                 }
             }
         }
@@ -500,6 +543,37 @@ impl<B> Table<B> {
         self.in_flight = 0;
         leaked
     }
+}
+
+/// Whether `key` is that of the operation in flight that `user_data` names.
+#[inline(always)]
+fn is_same(key: u64, user_data: u64) -> bool {
+    if cfg!(sysuring_break = "r4_generation") {
+        return (key ^ user_data) & !(u64::from(GENERATION_MASK) << 32) == 0;
+    }
+    key == user_data
+}
+
+#[inline(always)]
+fn has_more(flags: u32) -> bool {
+    flags & liburing_sys::IORING_CQE_F_MORE != 0 && !cfg!(sysuring_break = "r2_more")
+}
+
+/// The key of the entry that was `user_data`'s, free: with the next generation.
+#[inline(always)]
+fn freed(user_data: u64) -> u64 {
+    if cfg!(sysuring_break = "r4_twice") {
+        return user_data;
+    }
+    let next = user_data.wrapping_add(1 << 32) | FREE;
+    if next >> TAG_SHIFT == TAG_OPERATION { next } else { first_generation(next) }
+}
+
+/// The generation ran over into the tag.
+#[cold]
+#[inline(never)]
+fn first_generation(key: u64) -> u64 {
+    key & u64::from(u32::MAX) | TAG_OPERATION << TAG_SHIFT
 }
 
 /// What a result means for descriptors: the new one that it is, if any.
@@ -519,10 +593,16 @@ fn settle<B>(outcome: Outcome, result: i32, held: &mut Held<B>) -> Option<OwnedF
 impl<B> Drop for Table<B> {
     fn drop(&mut self) {
         self.abandon_in_flight();
-        // What ended and was not asked for gives up its descriptor.
+        // What ended and was not asked for gives up what it held.
         while let Some(finished) = self.take_oldest() {
             drop(finished);
         }
+    }
+}
+
+impl<B> fmt::Debug for Table<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("in_flight", &self.in_flight).finish_non_exhaustive()
     }
 }
 
@@ -533,6 +613,25 @@ mod tests {
 
     const MORE: u32 = liburing_sys::IORING_CQE_F_MORE;
 
+    impl Table {
+        fn start(&mut self, start: Start<NoBuffers>) -> Ticket {
+            assert!(!self.is_full());
+            // SAFETY: just looked up.
+            unsafe { self.insert(start) }
+        }
+
+        /// As a ring does.
+        fn complete_any(&mut self, user_data: u64, result: i32, flags: u32) -> Completed {
+            match self.complete(user_data, flags) {
+                Some((held, file)) => {
+                    let ticket = Ticket::of(user_data);
+                    Completed::Final(Finished { ticket, result, flags, held, file, new_descriptor: None })
+                }
+                None => self.complete_rare(user_data, result, flags),
+            }
+        }
+    }
+
     fn free_slots(pool: &Pool) -> usize {
         let leases: Vec<Buf> = std::iter::from_fn(|| pool.lease()).collect();
         leases.len()
@@ -542,11 +641,11 @@ mod tests {
     fn an_operation_keeps_its_lease_until_its_final_completion() {
         let pool = Pool::new(1, 64).unwrap();
         let mut table = Table::<NoBuffers>::new(2, 7);
-        let ticket = table.insert(Start::holding(Held::Lease(pool.lease().unwrap()))).unwrap();
+        let ticket = table.start(Start::holding(Held::Lease(pool.lease().unwrap())));
         assert_eq!(free_slots(&pool), 0);
-        assert!(matches!(table.complete(ticket.user_data(), 3, MORE), Completed::More(_)));
+        assert!(matches!(table.complete_any(ticket.user_data(), 3, MORE), Completed::More(_)));
         assert_eq!(free_slots(&pool), 0, "R2: F_MORE is not final");
-        let Completed::Final(finished) = table.complete(ticket.user_data(), 3, 0) else { panic!() };
+        let Completed::Final(finished) = table.complete_any(ticket.user_data(), 3, 0) else { panic!() };
         assert_eq!((finished.ticket, finished.result), (ticket, 3));
         drop(finished);
         assert_eq!(free_slots(&pool), 1);
@@ -555,24 +654,24 @@ mod tests {
     #[test]
     fn a_completion_that_comes_twice_or_late_finds_nothing() {
         let mut table = Table::<NoBuffers>::new(1, 0);
-        let first = table.insert(Start::holding(Held::Nothing)).unwrap();
-        assert!(matches!(table.complete(first.user_data(), 0, 0), Completed::Final(_)));
-        assert!(matches!(table.complete(first.user_data(), 0, 0), Completed::Unknown));
-        let second = table.insert(Start::holding(Held::Nothing)).unwrap();
+        let first = table.start(Start::holding(Held::Nothing));
+        assert!(matches!(table.complete_any(first.user_data(), 0, 0), Completed::Final(_)));
+        assert!(matches!(table.complete_any(first.user_data(), 0, 0), Completed::Unknown));
+        let second = table.start(Start::holding(Held::Nothing));
         assert_ne!(first, second);
-        assert!(matches!(table.complete(first.user_data(), 0, 0), Completed::Unknown), "the slot is another's now");
+        assert!(matches!(table.complete_any(first.user_data(), 0, 0), Completed::Unknown), "the slot is another's now");
         assert_eq!(table.in_flight(), 1);
     }
 
     #[test]
     fn foreign_user_data_finds_nothing() {
         let mut table = Table::<NoBuffers>::new(4, 0);
-        let ticket = table.insert(Start::holding(Held::Nothing)).unwrap();
+        let ticket = table.start(Start::holding(Held::Nothing));
         let low = ticket.user_data() & !(3 << 62);
         for forged in
             [u64::MAX, 0, low, low | 2 << 62, low | 3 << 62, ticket.user_data() + 1, ticket.user_data() + (1 << 32)]
         {
-            assert!(matches!(table.complete(forged, 0, 0), Completed::Unknown), "{forged:#x}");
+            assert!(matches!(table.complete_any(forged, 0, 0), Completed::Unknown), "{forged:#x}");
         }
         assert!(is_raw(low) && !is_raw(ticket.user_data()) && !is_raw(u64::MAX));
     }
@@ -580,28 +679,28 @@ mod tests {
     #[test]
     fn generations_wrap_within_their_bits() {
         let mut table = Table::<NoBuffers>::new(1, GENERATION_MASK);
-        let last = table.insert(Start::holding(Held::Nothing)).unwrap();
-        assert!(matches!(table.complete(last.user_data(), 0, 0), Completed::Final(_)));
-        let first = table.insert(Start::holding(Held::Nothing)).unwrap();
+        let last = table.start(Start::holding(Held::Nothing));
+        assert!(matches!(table.complete_any(last.user_data(), 0, 0), Completed::Final(_)));
+        let first = table.start(Start::holding(Held::Nothing));
         assert_eq!(first.generation(), 0);
         assert_eq!(first.user_data() >> TAG_SHIFT, TAG_OPERATION);
     }
 
     #[test]
-    fn a_full_table_gives_the_lease_back() {
-        let pool = Pool::new(2, 64).unwrap();
+    fn a_full_table_says_so() {
         let mut table = Table::<NoBuffers>::new(1, 0);
-        table.insert(Start::holding(Held::Lease(pool.lease().unwrap()))).unwrap();
+        assert!(!table.is_full());
+        let ticket = table.start(Start::holding(Held::Nothing));
         assert!(table.is_full());
-        let Err(Held::Lease(buf)) = table.insert(Start::holding(Held::Lease(pool.lease().unwrap()))) else { panic!() };
-        drop(buf);
-        assert_eq!(free_slots(&pool), 1);
+        table.complete_any(ticket.user_data(), 0, 0);
+        assert!(!table.is_full());
+        assert!(Table::<NoBuffers>::new(0, 0).is_full());
     }
 
     #[test]
     fn the_done_list_keeps_its_order_and_loses_nothing() {
         let mut table = Table::<NoBuffers>::new(4, 0);
-        let tickets: Vec<Ticket> = (0..4).map(|_| table.insert(Start::holding(Held::Nothing)).unwrap()).collect();
+        let tickets: Vec<Ticket> = (0..4).map(|_| table.start(Start::holding(Held::Nothing))).collect();
         for index in [2, 0, 3, 1] {
             table.complete_later(tickets[index].user_data(), index as i32, 0);
         }
@@ -610,15 +709,15 @@ mod tests {
         assert!(table.take(tickets[0]).is_none(), "taken once");
         let rest: Vec<i32> = std::iter::from_fn(|| table.take_oldest()).map(|finished| finished.result).collect();
         assert_eq!(rest, [2, 3, 1]);
-        assert!(table.insert(Start::holding(Held::Nothing)).is_ok());
+        assert!(!table.is_full());
     }
 
     #[test]
     fn a_dropped_table_gives_back_what_ended_and_nothing_else() {
         let pool = Pool::new(3, 64).unwrap();
         let mut table = Table::<NoBuffers>::new(3, 0);
-        let ended = table.insert(Start::holding(Held::Lease(pool.lease().unwrap()))).unwrap();
-        table.insert(Start::holding(Held::Lease(pool.lease().unwrap()))).unwrap();
+        let ended = table.start(Start::holding(Held::Lease(pool.lease().unwrap())));
+        table.start(Start::holding(Held::Lease(pool.lease().unwrap())));
         table.complete_later(ended.user_data(), 0, 0);
         drop(table);
         assert_eq!(free_slots(&pool), 2, "one was free, one came back, the one in flight is abandoned");

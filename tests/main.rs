@@ -14,9 +14,12 @@ mod uring {
     mod operations;
     #[cfg(feature = "block")]
     mod process;
+    mod provided;
     mod ring;
     mod scope;
+    mod setup;
     mod shared;
+    mod teardown;
     #[cfg(feature = "block")]
     mod threads;
 }

@@ -207,7 +207,7 @@ impl UringBlockDevice {
     #[inline]
     fn register(&self, core: &mut Core) -> Option<Error> {
         let is_tried = self.unregistered.load(Ordering::Relaxed);
-        if is_tried || core.buffer_of(&self.pool.memory, 0).is_some() {
+        if is_tried || core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some() {
             return None;
         }
         core.register_pool(&self.pool).err()
@@ -507,7 +507,7 @@ impl<'a, R: Request> Transfer<'a, R> {
             }
             (buf.address(), Some(buf.chunk()), Held::Lease(buf))
         };
-        let buffer = chunk.and_then(|chunk| core.buffer_of(&pool.memory, chunk));
+        let buffer = chunk.and_then(|chunk| core.buffer_of(Arc::as_ptr(&pool.memory), chunk));
         let operation = Operation {
             address: address.expose_provenance() as u64,
             length: part.length as u32,
@@ -515,7 +515,7 @@ impl<'a, R: Request> Transfer<'a, R> {
             buffer: buffer.unwrap_or(0),
             ..Operation::new(transfer_opcode(R::IS_READ, buffer.is_some()))
         };
-        let descriptor = Target::Descriptor(target.file.as_raw_fd());
+        let descriptor = Target::descriptor(target.file.as_raw_fd());
         core.start(descriptor, operation, held).map_err(|_| NoRoom)
     }
 

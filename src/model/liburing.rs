@@ -29,6 +29,8 @@ stand_in! {
         ring, _cqe: *mut *mut io_uring_cqe, wait: c_uint, _time: *mut __kernel_timespec, _mask: *mut sigset_t
     ) -> c_int = |world: &mut World, number| world.enter_for_a_time(number, wait);
     fn io_uring_get_events(ring) -> c_int = |world: &mut World, number| world.get_events(number);
+    fn io_uring_register_sync_cancel(ring, _asked: *mut io_uring_sync_cancel_reg) -> c_int =
+        |world: &mut World, number| world.cancel_all(number);
     fn io_uring_queue_exit(ring) -> () = |world: &mut World, number| world.close(number);
     fn io_uring_register_files(ring, _files: *const c_int, count: c_uint) -> c_int =
         |world: &mut World, number| world.register_files(number, count);

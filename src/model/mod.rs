@@ -16,7 +16,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::IoSliceMut;
 use std::mem::{self, ManuallyDrop};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use liburing_sys as sys;
 use self::random::{Random, run_programs};
 use self::world::{
     Expected, Field, Kind, On, Operation, Owner, PoolModel, Result as ResultKind, Setup, Stage, Temper, World, check,
-    set_world, world,
+    is_unclosed, set_world, world,
 };
-use crate::core::{Core, Target};
+use crate::core::Core;
 use crate::operations::to_target::ToTarget;
 use crate::queues::Queues;
 use crate::scope::Scope;
@@ -83,10 +83,17 @@ enum AnyFile<'a> {
 }
 
 impl ToTarget for AnyFile<'_> {
-    fn to_target<B>(&self, core: &Core<B>) -> Result<Target, RejectReason> {
+    fn place<B>(&self, core: &Core<B>) -> Result<(u32, RawFd), RejectReason> {
         match self {
-            Self::Fixed(file) => file.to_target(core),
-            Self::Shared(file) => file.to_target(core),
+            Self::Fixed(file) => file.place(core),
+            Self::Shared(file) => file.place(core),
+        }
+    }
+
+    fn to_keep(&self) -> Option<Arc<OwnedFd>> {
+        match self {
+            Self::Fixed(file) => file.to_keep(),
+            Self::Shared(file) => file.to_keep(),
         }
     }
 }
@@ -158,7 +165,11 @@ impl User {
             has_sparse_buffers: !random.once_in(4),
         };
         let (number, raw) = world(|world| world.make_ring(setup));
-        self.rings.push(Some(Ring::new(Core::with_queues(Queues::over(raw), 3))));
+        let mut core = Core::with_queues(Queues::over(raw), 3);
+        if random.once_in(2) {
+            core.set_drop_limit(Some(Duration::ZERO));
+        }
+        self.rings.push(Some(Ring::new(core)));
         number
     }
 
@@ -844,6 +855,11 @@ impl User {
             check!(world, is_right, "{done:?} for {operation:?}");
             check!(world, !operation.is_silent && !operation.is_borrowed, "{done:?} is not for the user");
             world.hand_over(&operation);
+            match operation.expected.result {
+                // Nobody can ask for it any more.
+                ResultKind::Close(descriptor) if is_unclosed(operation.result) => world.closed(descriptor),
+                _ => {}
+            }
             Some(operation)
         });
         if let Some(operation) = ended {
@@ -863,10 +879,7 @@ impl User {
         let (done, operation) = self.dones.swap_remove(self.random.below(count));
         let Operation { expected, result, .. } = &operation;
         let makes_descriptor = expected.result == ResultKind::Descriptor && *result >= 0;
-        let kept = match expected.result {
-            ResultKind::Close(descriptor) if matches!(-result, libc::ECANCELED | libc::EINVAL) => Some(descriptor),
-            _ => makes_descriptor.then_some(*result),
-        };
+        let kept = makes_descriptor.then_some(*result);
         let kinds: Vec<Kind> = world(|world| expected.regions.iter().map(|at| world.region(*at).kind).collect());
         match self.random.below(8) {
             0 => {
@@ -936,7 +949,8 @@ impl User {
         let is_poisoned = world(|world| world.rings[ring].is_poisoned);
         if let (Some(user_data), false) = (due, is_poisoned) {
             let taken = on.core().take(Ticket::of(user_data)).expect("an operation that ended");
-            self.done(ring, Done::new(taken));
+            let done = on.core().done(taken);
+            self.done(ring, done);
         }
         if let Some(old) = self.tickets.first() {
             let known = world(|world| world.position(ring, old.user_data()).is_some());
@@ -991,6 +1005,7 @@ impl User {
     fn end_ring(&mut self, ring: usize) {
         let Some(on) = self.rings[ring].take() else { return };
         self.registered.retain(|known| known.0 != ring);
+        world(|world| world.may_withdraw = true);
         match self.random.below(8) {
             0 => {
                 mem::forget(on);

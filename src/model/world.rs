@@ -301,7 +301,7 @@ pub(crate) struct World {
     /// A scope must end: nothing that it waits for may be lost.
     pub(super) in_scope: bool,
     /// What is in the submission queue may be taken out of it again.
-    may_withdraw: bool,
+    pub(super) may_withdraw: bool,
     /// What a chain held comes back: its closure failed.
     pub(super) chain_fails: bool,
     pub(super) has_failed: bool,
@@ -405,7 +405,6 @@ impl World {
     }
 
     pub(super) fn close(&mut self, ring: usize) {
-        self.may_withdraw = true;
         self.settle(ring);
         self.may_withdraw = false;
         let model = &mut self.rings[ring];
@@ -977,6 +976,14 @@ impl World {
                 self.finish(number);
             }
         }
+    }
+
+    /// Cancels what can be: no barrier, and no promise.
+    pub(super) fn cancel_all(&mut self, ring: usize) -> c_int {
+        let all: Vec<u64> =
+            self.operations.iter().filter(|known| known.ring == ring).map(|known| known.user_data).collect();
+        all.into_iter().for_each(|user_data| self.cancel(ring, user_data));
+        0
     }
 
     /// Things that happen meanwhile, to any ring, closed ones included.

@@ -1,0 +1,239 @@
+//! Buffers that the kernel picks by itself.
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use sysuring::{Completion, ErrorKind, Pool, ProvidedBuf, ProvidedBuffers, RejectReason, Ring, Ticket};
+
+use crate::common;
+
+/// A ring with a group of buffers, or a visible skip.
+#[track_caller]
+fn group(count: u16, size: u32, is_incremental: bool) -> Option<(Ring, ProvidedBuffers)> {
+    let mut ring = common::ring(8)?;
+    match ring.provide_buffers(count, size, is_incremental) {
+        Ok(buffers) => Some((ring, buffers)),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            common::skip(error);
+            None
+        }
+    }
+}
+
+/// What a multishot operation has to say: some buffers, or its end.
+enum Event {
+    Some(Vec<ProvidedBuf>),
+    End(i32),
+}
+
+fn next(ring: &mut Ring, waiting: &mut VecDeque<Event>) -> Event {
+    loop {
+        if let Some(event) = waiting.pop_front() {
+            return event;
+        }
+        ring.submit_and_wait(1).unwrap();
+        for completion in ring.completions() {
+            match completion {
+                Completion::More(more) => {
+                    let result = more.result().unwrap();
+                    let bufs: Vec<ProvidedBuf> = more.into_received().expect("a buffer").collect();
+                    assert_eq!(bufs.iter().map(|buf| buf.len()).sum::<usize>(), result as usize);
+                    waiting.push_back(Event::Some(bufs));
+                }
+                Completion::Done(done) => {
+                    let result = done.raw_result();
+                    // The last one may have data as well.
+                    let bufs: Vec<ProvidedBuf> = done.into_received().into_iter().flatten().collect();
+                    if result > 0 {
+                        waiting.push_back(Event::Some(bufs));
+                        waiting.push_back(Event::End(0));
+                    } else {
+                        waiting.push_back(Event::End(result));
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn text(bufs: &[ProvidedBuf]) -> String {
+    bufs.iter().map(|buf| String::from_utf8_lossy(buf)).collect()
+}
+
+#[test]
+fn each_result_has_a_buffer_until_none_is_left() {
+    let Some((mut ring, buffers)) = group(4, 64, false) else { return };
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let here = Arc::new(OwnedFd::from(here));
+    let mut waiting = VecDeque::new();
+    let mut kept = Vec::new();
+    ring.recv_multishot(&here, &buffers, 0, false).unwrap();
+    ring.submit().unwrap();
+    for number in 0..4 {
+        there.write_all(format!("number {number}").as_bytes()).unwrap();
+        match next(&mut ring, &mut waiting) {
+            Event::Some(bufs) => kept.push(bufs),
+            Event::End(result) => return common::skip(format_args!("no multishot recv (before Linux 6.0): {result}")),
+        }
+    }
+    let texts: Vec<String> = kept.iter().map(|bufs| text(bufs)).collect();
+    assert_eq!(texts, ["number 0", "number 1", "number 2", "number 3"]);
+    there.write_all(b"one more").unwrap();
+    let Event::End(result) = next(&mut ring, &mut waiting) else { panic!("there was no fifth buffer") };
+    assert_eq!(result, -libc::ENOBUFS);
+
+    // One comes back from another thread, and is used again.
+    let one = kept.remove(2);
+    std::thread::spawn(move || drop(one)).join().unwrap();
+    ring.recv_multishot(&here, &buffers, 0, false).unwrap();
+    let Event::Some(bufs) = next(&mut ring, &mut waiting) else { panic!("a buffer came back") };
+    assert_eq!(text(&bufs), "one more");
+    assert_eq!(
+        kept.iter().map(|bufs| text(bufs)).collect::<String>(),
+        "number 0number 1number 3",
+        "nobody wrote to them"
+    );
+    drop((bufs, kept, there));
+    while !matches!(next(&mut ring, &mut waiting), Event::End(_)) {}
+    ring.remove_buffers(buffers).unwrap();
+}
+
+#[test]
+fn buffers_go_round_and_round() {
+    let Some((mut ring, buffers)) = group(2, 16, false) else { return };
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let here = Arc::new(OwnedFd::from(here));
+    for round in 0..1000_u32 {
+        ring.recv_provided(&here, &buffers, 0).unwrap();
+        there.write_all(&round.to_le_bytes()).unwrap();
+        ring.submit_and_wait(1).unwrap();
+        let done = ring.completions().find_map(Completion::into_done).unwrap();
+        assert_eq!(done.result().unwrap(), 4);
+        let bufs: Vec<ProvidedBuf> = done.into_received().unwrap().collect();
+        assert_eq!(bufs[0][..], round.to_le_bytes());
+    }
+}
+
+#[test]
+fn a_bundle_spans_buffers() {
+    let Some((mut ring, buffers)) = group(8, 16, false) else { return };
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let here = Arc::new(OwnedFd::from(here));
+    let mut waiting = VecDeque::new();
+    let mut spanned = 0;
+    for round in 0..50_u8 {
+        let sent: Vec<u8> = (0..40).map(|at| round.wrapping_mul(7).wrapping_add(at)).collect();
+        there.write_all(&sent).unwrap();
+        if round == 0 {
+            ring.recv_multishot(&here, &buffers, 0, true).unwrap();
+        }
+        let mut received = Vec::new();
+        while received.len() < sent.len() {
+            match next(&mut ring, &mut waiting) {
+                Event::Some(bufs) => {
+                    spanned += usize::from(bufs.len() > 1);
+                    received.extend(bufs.iter().flat_map(|buf| buf.iter().copied()));
+                }
+                Event::End(result) if result == -libc::EINVAL => {
+                    return common::skip("no bundles (before Linux 6.10)");
+                }
+                Event::End(_) => drop(ring.recv_multishot(&here, &buffers, 0, true).unwrap()),
+            }
+        }
+        assert_eq!(received, sent, "round {round}");
+    }
+    assert!(spanned > 0, "no result ever had several buffers");
+}
+
+#[test]
+fn an_incremental_buffer_has_several_results() {
+    let Some((mut ring, buffers)) = group(2, 64, true) else { return };
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let here = Arc::new(OwnedFd::from(here));
+    let mut waiting = VecDeque::new();
+    let mut kept: VecDeque<(u8, ProvidedBuf)> = VecDeque::new();
+    ring.recv_multishot(&here, &buffers, 0, false).unwrap();
+    ring.submit().unwrap();
+    for round in 0..200_u8 {
+        there.write_all(&[round; 20]).unwrap();
+        let mut missing = 20;
+        while missing > 0 {
+            match next(&mut ring, &mut waiting) {
+                Event::Some(bufs) => {
+                    for buf in bufs {
+                        assert!(buf.iter().all(|byte| *byte == round));
+                        missing -= buf.len();
+                        kept.push_back((round, buf));
+                    }
+                }
+                Event::End(_) => drop(ring.recv_multishot(&here, &buffers, 0, false).unwrap()),
+            }
+        }
+        // Some are kept while their neighbours in the same buffer come and go.
+        while kept.len() > 2 {
+            kept.pop_front();
+        }
+        assert!(kept.iter().all(|(round, buf)| buf.iter().all(|byte| byte == round)), "a kept piece was written to");
+    }
+}
+
+#[test]
+fn pipes_are_read_again_and_again() {
+    let Some((mut ring, buffers)) = group(4, 64, false) else { return };
+    let (reader, mut writer) = common::pipe();
+    let reader = Arc::new(OwnedFd::from(reader));
+    let mut waiting = VecDeque::new();
+    ring.read_multishot(&reader, &buffers).unwrap();
+    ring.submit().unwrap();
+    for word in ["first", "second", "third"] {
+        writer.write_all(word.as_bytes()).unwrap();
+        match next(&mut ring, &mut waiting) {
+            Event::Some(bufs) => assert_eq!(text(&bufs), word),
+            Event::End(result) => return common::skip(format_args!("no multishot read (before Linux 6.7): {result}")),
+        }
+    }
+}
+
+#[test]
+fn a_group_belongs_to_its_ring() {
+    let Some((mut ring, buffers)) = group(2, 64, false) else { return };
+    let mut other = Ring::with_entries(2).unwrap();
+    let (here, _there) = UnixStream::pair().unwrap();
+    let here = Arc::new(OwnedFd::from(here));
+    assert_eq!(other.recv_provided(&here, &buffers, 0).unwrap_err().reason(), RejectReason::ForeignPool);
+    assert_eq!(other.remove_buffers(buffers.clone()).unwrap_err().kind(), ErrorKind::ForeignPool);
+    let again = other.provide_buffers(2, 64, false).unwrap();
+    assert_eq!(ring.recv_provided(&here, &again, 0).unwrap_err().reason(), RejectReason::ForeignPool);
+    let pending: Ticket = ring.recv_provided(&here, &buffers, 0).unwrap();
+    assert_eq!(ring.remove_buffers(buffers.clone()).unwrap_err().kind(), ErrorKind::Busy);
+    ring.submit().unwrap();
+    ring.cancel(pending).unwrap();
+    while ring.in_flight() > 0 {
+        ring.submit_and_wait(1).unwrap();
+        ring.completions().for_each(drop);
+    }
+    ring.remove_buffers(buffers.clone()).unwrap();
+    assert_eq!(ring.recv_provided(&here, &buffers, 0).unwrap_err().reason(), RejectReason::ForeignPool);
+    for (count, size) in [(0, 64), (3, 64), (1, 0), (u16::MAX, 64)] {
+        assert_eq!(ring.provide_buffers(count, size, false).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[test]
+fn the_memory_is_retired_where_the_kernel_may_still_use_it() {
+    let Some((mut ring, buffers)) = group(2, 4096, false) else { return };
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let here = Arc::new(OwnedFd::from(here));
+    ring.recv_multishot(&here, &buffers, 0, false).unwrap();
+    ring.submit().unwrap();
+    let before = Pool::retired_bytes();
+    drop((ring, buffers));
+    assert!(Pool::retired_bytes() >= before + 2 * 4096);
+    // Whatever the kernel still does with this, it reaches no memory that is somebody's.
+    let _ = there.write_all(&[0xaa; 4096]);
+}

@@ -1,0 +1,275 @@
+//! How a ring ends: what is waited for, what is leaked and counted, and what the kernel can still reach.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sysuring::{
+    ErrorKind, FixedFile, OpRing, Operations as _, Pool, Rejected, Ring, StableBuf, Ticket, leaked_operations,
+};
+
+use crate::common;
+
+const FILL: u8 = 0x5a;
+
+/// Counts how many of its kind exist.
+struct Counted {
+    bytes: Box<[u8]>,
+    _alive: Arc<()>,
+}
+
+// SAFETY: the bytes are on the heap, and only this value has them.
+unsafe impl StableBuf for Counted {
+    fn memory(&mut self) -> (NonNull<u8>, usize) {
+        self.bytes.memory()
+    }
+}
+
+/// A ring with a read in flight that ends only when it is cancelled, or when something is written.
+fn with_pending_read(limit: Option<Duration>, alive: &Arc<()>) -> Option<(OpRing<Counted>, File)> {
+    common::ring(1)?;
+    let mut builder = Ring::builder(8);
+    if let Some(limit) = limit {
+        builder = builder.drop_limit(limit);
+    }
+    let mut ring: OpRing<Counted> = builder.build_owned().unwrap();
+    let (reader, writer) = common::pipe();
+    let reader = Arc::new(OwnedFd::from(reader));
+    let buffer = Counted { bytes: vec![FILL; 64].into(), _alive: Arc::clone(alive) };
+    ring.read_owned(&reader, buffer, u64::MAX).unwrap_or_else(|_| panic!("rejected"));
+    ring.submit().unwrap();
+    Some((ring, writer))
+}
+
+#[test]
+fn buffers_that_were_moved_in_are_waited_for() {
+    let alive = Arc::new(());
+    let Some((ring, _writer)) = with_pending_read(None, &alive) else { return };
+    let start = Instant::now();
+    drop(ring);
+    assert_eq!(Arc::strong_count(&alive), 1, "the read was cancelled, and its buffer dropped");
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn what_is_not_waited_for_is_leaked_and_counted() {
+    if !common::is_alone("uring::teardown::what_is_not_waited_for_is_leaked_and_counted") {
+        return;
+    }
+    let alive = Arc::new(());
+    let Some((ring, mut writer)) = with_pending_read(Some(Duration::ZERO), &alive) else { return };
+    assert_eq!(leaked_operations(), 0);
+    drop(ring);
+    assert_eq!((leaked_operations(), Arc::strong_count(&alive)), (1, 2), "the buffer is nobody's any more");
+    let _ = writer.write_all(b"late");
+
+    // Leases are not leaked: their pool is retired instead.
+    let mut ring = common::ring(8).unwrap();
+    let (reader, _writer) = common::pipe();
+    let reader = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(1, 4096).unwrap();
+    ring.read(&reader, pool.lease().unwrap(), 64, 0).unwrap();
+    ring.submit().unwrap();
+    let before = Pool::retired_bytes();
+    let start = Instant::now();
+    drop((ring, reader, pool));
+    assert_eq!((leaked_operations(), Pool::retired_bytes()), (1, before + 4096));
+    assert!(start.elapsed() < Duration::from_millis(500), "nothing to wait for");
+}
+
+#[test]
+fn a_limit_makes_leases_come_back_too() {
+    if common::ring(1).is_none() {
+        return;
+    }
+    let mut ring = Ring::builder(8).drop_limit(Duration::from_secs(10)).build().unwrap();
+    let (reader, _writer) = common::pipe();
+    let reader = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(1, 64).unwrap();
+    ring.read(&reader, pool.lease().unwrap(), 64, 0).unwrap();
+    ring.submit().unwrap();
+    drop(ring);
+    assert!(pool.lease().is_some());
+}
+
+#[test]
+fn times_and_paths_in_flight_end_with_their_ring() {
+    let Some(mut ring) = common::ring(8) else { return };
+    ring.timeout(Duration::from_secs(1000)).unwrap();
+    ring.submit().unwrap();
+    let start = Instant::now();
+    drop(ring);
+    assert!(start.elapsed() < Duration::from_secs(5), "a timeout is cancelled, not waited for");
+}
+
+#[test]
+fn shutdown_says_what_is_left() {
+    let alive = Arc::new(());
+    let Some((ring, mut writer)) = with_pending_read(None, &alive) else { return };
+    let start = Instant::now();
+    let error = ring.shutdown(Duration::from_millis(30)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(start.elapsed() < Duration::from_millis(900), "dropping it waited as well");
+    assert_eq!(Arc::strong_count(&alive), 2, "its buffer is the kernel's");
+    let _ = writer.write_all(b"late");
+
+    let alive = Arc::new(());
+    let Some((ring, mut writer)) = with_pending_read(None, &alive) else { return };
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        writer.write_all(b"in time").unwrap();
+    });
+    ring.shutdown(Duration::from_secs(30)).unwrap();
+    thread.join().unwrap();
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+thread_local! {
+    static LATE: RefCell<Option<(OpRing<Counted>, File)>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn a_ring_may_end_in_the_destructor_of_a_thread() {
+    let alive = Arc::new(());
+    let there = Arc::clone(&alive);
+    std::thread::spawn(move || LATE.with(|late| *late.borrow_mut() = with_pending_read(None, &there))).join().unwrap();
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+#[test]
+fn a_disabled_ring_may_end_on_another_thread() {
+    if common::ring(1).is_none() {
+        return;
+    }
+    let builder = Ring::builder(8).defer_taskrun(true).fall_back_flags(true);
+    let disabled = builder.build_disabled().unwrap();
+    std::thread::spawn(move || drop(disabled)).join().unwrap();
+    let disabled = builder.build_disabled().unwrap();
+    let mut ring = std::thread::spawn(move || disabled).join().unwrap().enable().unwrap();
+    ring.nop().unwrap();
+    assert_eq!(ring.submit_and_wait(1).unwrap(), 1);
+}
+
+/// New memory at `address` where that is free.
+fn map_at(address: *mut u8, length: usize) -> *mut libc::c_void {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: replaces nothing.
+    unsafe { libc::mmap(address.cast(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) }
+}
+
+/// Drops the ring and the pool while a forked child keeps the ring going, then lets the operation end.
+///
+/// Operations on these files go through the address of a registered buffer, not to its pages.
+fn retired_under(
+    file: impl std::os::fd::AsFd,
+    start: impl Fn(&mut Ring, &FixedFile, &Pool) -> Result<Ticket, Rejected<sysuring::Buf>>,
+    end: impl FnOnce(),
+) {
+    let Some(mut ring) = common::ring(8) else { return };
+    let pool = Pool::new(1, 4096).unwrap();
+    if let Err(error) = ring.register_pool(&pool) {
+        return common::skip(error);
+    }
+    let address = pool.lease().unwrap().as_mut_ptr();
+    let fixed = ring.register_file(&file).unwrap();
+    start(&mut ring, &fixed, &pool).unwrap();
+    ring.submit().unwrap();
+    // SAFETY: the child calls nothing but pause.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        }
+    }
+    assert!(child > 0);
+    let is_in_flight = ring.completions().next().is_none();
+    drop((ring, fixed, pool));
+    let mapped = map_at(address, 4096);
+    end();
+    std::thread::sleep(Duration::from_millis(100));
+    // SAFETY: the child that was made above, once.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, ptr::null_mut(), 0);
+    }
+    if is_in_flight {
+        assert_eq!(mapped, libc::MAP_FAILED, "the address was given out again");
+    } else {
+        common::skip("the operation had ended already");
+    }
+}
+
+#[test]
+fn an_inotify_event_reaches_no_memory_of_anybodys() {
+    let directory = common::directory();
+    let path = std::ffi::CString::new(directory.path().to_str().unwrap()).unwrap();
+    // SAFETY: makes a descriptor, and reads a path.
+    let inotify = unsafe {
+        let inotify = libc::inotify_init1(libc::IN_CLOEXEC);
+        assert!(libc::inotify_add_watch(inotify, path.as_ptr(), libc::IN_CREATE) >= 0);
+        OwnedFd::from_raw_fd(inotify)
+    };
+    let read = |ring: &mut Ring, file: &FixedFile, pool: &Pool| {
+        ring.forced_async().read_fixed(file, pool.lease().unwrap(), 4096, 0)
+    };
+    retired_under(inotify.as_fd(), read, || drop(File::create(directory.path().join("new")).unwrap()));
+}
+
+#[test]
+fn a_line_of_the_kernels_log_reaches_no_memory_of_anybodys() {
+    let Ok(log) = File::options().read(true).write(true).open("/dev/kmsg") else {
+        return common::skip("no access to /dev/kmsg");
+    };
+    // SAFETY: goes to the end of the log.
+    unsafe { libc::lseek(std::os::fd::AsRawFd::as_raw_fd(&log), 0, libc::SEEK_END) };
+    let read = |ring: &mut Ring, file: &FixedFile, pool: &Pool| {
+        ring.forced_async().read_fixed(file, pool.lease().unwrap(), 4096, 0)
+    };
+    retired_under(log.as_fd(), read, || {
+        let _ = (&log).write_all(b"sysuring: a test of what reaches retired memory\n");
+    });
+}
+
+#[test]
+fn files_of_proc_are_read_and_retired_like_others() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let pool = Pool::new(2, 4096).unwrap();
+    if let Err(error) = ring.register_pool(&pool) {
+        return common::skip(error);
+    }
+    let file = ring.register_file(&File::open("/proc/self/status").unwrap()).unwrap();
+    ring.read_fixed(&file, pool.lease().unwrap(), 4096, 0).unwrap();
+    ring.submit_and_wait(1).unwrap();
+    let done = ring.completions().find_map(|completion| completion.into_done()).unwrap();
+    assert!(done.into_buf().unwrap().starts_with(b"Name:"));
+    for _ in 0..64 {
+        // Dropped at once: what is not withdrawn may be running.
+        let mut ring = common::ring(8).unwrap();
+        let pool = Pool::new(1, 4096).unwrap();
+        ring.register_pool(&pool).unwrap();
+        let file = ring.register_file(&File::open("/proc/self/smaps").unwrap()).unwrap();
+        let mut buf = pool.lease().unwrap();
+        let address = buf.as_mut_ptr();
+        ring.forced_async().read_fixed(&file, buf, 4096, 0).unwrap();
+        ring.submit().unwrap();
+        drop((ring, file, pool));
+        let mapped = map_at(address, 4096);
+        if mapped == libc::MAP_FAILED {
+            continue;
+        }
+        // It had ended: the address is free, and nobody writes there.
+        // SAFETY: mapped just now, for this test alone.
+        unsafe {
+            mapped.write_bytes(FILL, 4096);
+            std::thread::yield_now();
+            let memory = std::slice::from_raw_parts(mapped.cast::<u8>(), 4096);
+            assert!(memory.iter().all(|byte| *byte == FILL));
+            libc::munmap(mapped, 4096);
+        }
+    }
+}
