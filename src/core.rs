@@ -513,6 +513,10 @@ impl<B> Core<B> {
                 return self.waiting.pop_front();
             }
             let cqe = self.queues.pop()?;
+            if is_raw(cqe.user_data()) {
+                self.queues.count_raw(&cqe);
+                return Some(Completion::Raw(cqe));
+            }
             let (result, flags) = (cqe.raw_result(), cqe.flags());
             if let Some((held, file)) = self.table.complete(cqe.user_data(), flags) {
                 self.registered.end(file);
@@ -527,10 +531,6 @@ impl<B> Core<B> {
                     }
                 };
                 return Some(Completion::Done(Done::new(ticket, result, flags, returned)));
-            }
-            if is_raw(cqe.user_data()) {
-                self.queues.count_raw(&cqe);
-                return Some(Completion::Raw(cqe));
             }
             self.complete_rare(cqe);
         }

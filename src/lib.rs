@@ -9,7 +9,32 @@
 //!   [`sys`] is all of liburing as C declares it.
 //! * **An answer.** [`available`] says whether io_uring can be used here, and if not, why and what to do.
 //!
-//! # The library
+//! # How a ring works
+//!
+//! A ring is two queues in memory that the program and the kernel share. An operation is started by filling an entry of the
+//! *submission queue*: a method of [`Operations`] does that, and answers with a [`Ticket`]. Nothing has happened yet.
+//! [`Ring::submit`] tells the kernel of all that was started, in one system call. When an operation ends, in whatever order,
+//! the kernel puts its result into the *completion queue*, and [`Ring::completions`] takes it from there, without a call:
+//! a [`Done`] with the ticket, the result, and what the operation had taken.
+//!
+//! Between the two the kernel may use the memory at any time. Neither asking for an end ([`Ring::cancel`]) nor closing the
+//! ring changes that; only the completion does. So the ring's *table* owns what an operation uses until then, and there are
+//! three ways to lend memory:
+//!
+//! | | the memory | the price |
+//! |---|---|---|
+//! | [leases](Pool): [`Operations::read_fixed`], [`Operations::read`] … | slots of a pool; [`Done::into_buf`] gives them back | data lives in the pool; no other way is as fast |
+//! | [by move](OpRing): [`Operations::read_owned`] … | a `Vec<u8>`, or whatever is [`StableBuf`]; [`Done::into_owned`] gives it back | a ring dropped too early waits, and leaks what does not end |
+//! | [`Ring::scope`] | borrowed, as with `std::thread::scope` | returns when the last operation has ended, however long that takes |
+//!
+//! Buffers that the kernel picks itself when something arrives are [`Ring::provide_buffers`]. Operations that depend on each
+//! other are a [`Ring::chain`]; those that report more than once (accept, receive, poll) say [`Completion::More`] until they
+//! are [`Completion::Done`].
+//!
+//! What can fail: an operation that could not be started ([`Rejected`] gives back what it was given, with the reason), the
+//! submit ([`Ring::submit`]; what was started stays so), and the operation itself ([`Done::result`]).
+//!
+//! //! # The library
 //!
 //! liburing is the distribution's. With the feature `dlopen` (the default) a program finds `liburing.so.2` when it runs, and
 //! goes on without; with `link` it is linked to it. Both together are linked, and called by pointer. The header that the
@@ -19,8 +44,8 @@
 //!
 //! * A *lease* ([`Buf`]) is a slot of a [`Pool`] in somebody's hands. The kernel takes it for the time of an operation and the
 //!   completion gives it back; a call that starts nothing gives it back at once, inside of [`Rejected`].
-//! * The *table* of a ring has an entry for each operation that was started and has not been taken; it has as many entries as
-//!   the completion queue.
+//! * The *table* of a ring has an entry for each operation that was started and has not been taken, and owns what the operation
+//!   uses; it has as many entries as the completion queue.
 //! * *Raw* is what goes through [`Ring::get_sqe`]: liburing's helpers and obligations. A *tag* in the top two bits of
 //!   `user_data` keeps it apart from the rest.
 //! * A pool is *retired* when its last handle goes while the kernel may still write to it: its addresses are never used again.

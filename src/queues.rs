@@ -50,6 +50,7 @@ impl Cqe {
     /// # Errors
     ///
     /// What the kernel reported.
+    #[inline]
     pub fn result(&self) -> Result<u32> {
         check(self.result, "io_uring operation")
     }

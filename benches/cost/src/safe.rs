@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use anyhow::{Context, Result, ensure};
-use sysuring::{Buf, Completion, FixedFile, Operations as _, Pool, Ring, UserData, sys};
+use sysuring::{Buf, Completion, FixedFile, OpRing, Operations as _, Pool, Ring, UserData, sys};
 
 use crate::workloads::{FILE, LENGTH, Work};
 
@@ -147,6 +147,52 @@ impl Work for Read {
 
     fn total(&self) -> u64 {
         self.0.total()
+    }
+}
+
+/// Buffers of one's own, moved in and out.
+struct ReadOwned {
+    ring: OpRing<Box<[u8]>>,
+    file: FixedFile,
+    buffers: Vec<Box<[u8]>>,
+    depth: u32,
+    bytes: u64,
+}
+
+/// Reads into buffers that the ring owns meanwhile.
+pub(crate) fn read_owned(depth: u32) -> Result<Box<dyn Work>> {
+    let mut ring: OpRing<Box<[u8]>> = Ring::builder(depth).build_owned()?;
+    let file = ring.register_file(&File::open(FILE).with_context(|| format!("cannot open {FILE}"))?)?;
+    let buffers = (0..depth).map(|_| vec![0; LENGTH as usize].into()).collect();
+    Ok(Box::new(ReadOwned { ring, file, buffers, depth, bytes: 0 }))
+}
+
+impl Work for ReadOwned {
+    fn fill(&mut self) -> Result<()> {
+        let mut offset = 0;
+        while let Some(buffer) = self.buffers.pop() {
+            self.ring.read_owned(&self.file, buffer, offset)?;
+            offset += u64::from(LENGTH);
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self) -> Result<()> {
+        self.ring.submit_and_wait(self.depth)?;
+        Ok(())
+    }
+
+    fn reap(&mut self) -> Result<()> {
+        for completion in self.ring.completions() {
+            let Completion::Done(done) = completion else { continue };
+            self.bytes += u64::from(done.result()?);
+            self.buffers.extend(done.into_owned());
+        }
+        Ok(())
+    }
+
+    fn total(&self) -> u64 {
+        self.bytes
     }
 }
 
