@@ -3,6 +3,10 @@
 //! `SYSURING_MODEL_STEPS` is how many steps a test takes in all, over as many programs as that needs;
 //! `SYSURING_MODEL_SEED` runs the one program with that seed, which is what a failing test prints.
 
+use std::cell::Cell;
+use std::io::Write;
+use std::sync::Once;
+
 /// Numbers that look like chance (splitmix64).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
@@ -39,10 +43,11 @@ impl Random {
 /// Runs programs until they took `steps` steps in all, or as many as the environment asks for. `program` runs one, and says
 /// how many steps it took.
 pub fn run_programs(steps: u64, mut program: impl FnMut(Random) -> u64) {
+    print_seeds();
     if let Some(seed) = number("SYSURING_MODEL_SEED") {
-        let _printed = PrintedOnPanic(seed);
+        SEED.set(Some(seed));
         program(Random::new(seed));
-        return;
+        return SEED.set(None);
     }
     let steps = number("SYSURING_MODEL_STEPS").unwrap_or(steps);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -50,9 +55,10 @@ pub fn run_programs(steps: u64, mut program: impl FnMut(Random) -> u64) {
     let (mut taken, mut programs) = (0, 0);
     while taken < steps {
         let seed = seeds.next();
-        let _printed = PrintedOnPanic(seed);
+        SEED.set(Some(seed));
         taken += program(Random::new(seed));
         programs += 1;
+        SEED.set(None);
     }
     println!("{taken} steps in {programs} programs");
 }
@@ -67,12 +73,23 @@ fn number(name: &str) -> Option<u64> {
     Some(parsed.unwrap_or_else(|error| panic!("{name}={text}: {error}")))
 }
 
-struct PrintedOnPanic(u64);
+thread_local! {
+    /// Of the program that this thread runs.
+    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+}
 
-impl Drop for PrintedOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!("SYSURING_MODEL_SEED={:#x} runs this program again", self.0);
-        }
-    }
+/// Has a panic of a program say its seed, on the real standard error and at once: what the harness keeps is lost where the
+/// stack can't be unwound.
+fn print_seeds() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            if let Some(seed) = SEED.get() {
+                let line = format!("SYSURING_MODEL_SEED={seed:#x} runs this program again\n");
+                let _ = std::io::stderr().write_all(line.as_bytes());
+            }
+        }));
+    });
 }
