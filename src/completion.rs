@@ -1,6 +1,8 @@
 //! What comes back from a ring.
 
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
 
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result, check};
@@ -65,17 +67,16 @@ pub struct Done<B = NoBuffers> {
     returned: Returned<B>,
 }
 
-/// What an operation gives back. Whatever is in here is dropped by value, out of line: a loop that looks at leases has them
+/// What an operation gives back. Each is one word at most, and dropped by value, out of line: a loop over completions has them
 /// in registers.
 #[derive(Debug)]
 pub(crate) enum Returned<B> {
     Nothing,
     Lease(Buf),
     Owned(B),
-    Descriptor(OwnedFd),
-    Received(Received),
     /// Several buffers, or what `statx` filled in.
     Parcel(Parcel<B>),
+    Rare(RareBox),
 }
 
 impl<B> Done<B> {
@@ -162,7 +163,7 @@ impl<B> Done<B> {
     pub fn into_fd(self) -> Result<OwnedFd> {
         self.result()?;
         match self.returned {
-            Returned::Descriptor(descriptor) => Ok(descriptor),
+            Returned::Rare(mut rare) => rare.contents().new_descriptor.take().ok_or_else(no_descriptor),
             _ => Err(no_descriptor()),
         }
     }
@@ -171,7 +172,7 @@ impl<B> Done<B> {
     #[must_use]
     pub fn into_received(self) -> Option<Received> {
         match self.returned {
-            Returned::Received(received) => Some(received),
+            Returned::Rare(mut rare) => rare.contents().received.take(),
             _ => None,
         }
     }
@@ -188,21 +189,19 @@ impl<B> Done<B> {
 
 /// One of several results of an operation that goes on; see [`Completion::More`].
 #[derive(Debug)]
-pub struct More {
-    partial: Partial,
-    received: Option<Received>,
-}
+pub struct More(RareBox);
 
 impl More {
     pub(crate) fn new(partial: Partial, received: Option<Received>) -> Self {
-        Self { partial, received }
+        let Partial { ticket, result, flags, new_descriptor, .. } = partial;
+        Self(RareBox::new(Rare { ticket, result, flags, new_descriptor, received }))
     }
 
     /// Which operation it is.
     #[inline]
     #[must_use]
     pub fn ticket(&self) -> Ticket {
-        self.partial.ticket
+        self.0.look().ticket
     }
 
     /// The result.
@@ -212,21 +211,21 @@ impl More {
     /// What the kernel reported.
     #[inline]
     pub fn result(&self) -> Result<u32> {
-        check(self.partial.result, "io_uring operation")
+        check(self.0.look().result, "io_uring operation")
     }
 
     /// The kernel's result: a count, or `-errno`. Where it is a descriptor, [`More::into_fd`] owns it.
     #[inline]
     #[must_use]
     pub fn raw_result(&self) -> i32 {
-        self.partial.result
+        self.0.look().result
     }
 
     /// `IORING_CQE_F_*`.
     #[inline]
     #[must_use]
     pub fn flags(&self) -> u32 {
-        self.partial.flags
+        self.0.look().flags
     }
 
     /// The new descriptor of an operation that makes some.
@@ -234,19 +233,99 @@ impl More {
     /// # Errors
     ///
     /// What the kernel reported; [`ErrorKind::InvalidInput`] for an operation that makes none.
-    pub fn into_fd(self) -> Result<OwnedFd> {
+    pub fn into_fd(mut self) -> Result<OwnedFd> {
         self.result()?;
-        self.partial.new_descriptor.ok_or_else(no_descriptor)
+        self.0.contents().new_descriptor.take().ok_or_else(no_descriptor)
     }
 
     /// The buffers that the kernel picked, where it picked some.
     #[must_use]
-    pub fn into_received(self) -> Option<Received> {
-        self.received
+    pub fn into_received(mut self) -> Option<Received> {
+        self.0.contents().received.take()
     }
 }
 
 #[cold]
 fn no_descriptor() -> Error {
     Error::new(ErrorKind::InvalidInput, "the operation makes no descriptor")
+}
+
+/// What few completions have.
+#[derive(Debug)]
+pub(crate) struct Rare {
+    pub(crate) ticket: Ticket,
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+    pub(crate) new_descriptor: Option<OwnedFd>,
+    pub(crate) received: Option<Received>,
+}
+
+/// A box of [`Rare`] that is allocated once and used again and again by its thread.
+pub(crate) struct RareBox(NonNull<Rare>);
+
+/// How many boxes a thread keeps.
+const MOST_SPARE: usize = 256;
+
+thread_local! {
+    #[allow(clippy::vec_box)] // The boxes are what is kept.
+    static SPARE: RefCell<Vec<Box<Rare>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl RareBox {
+    #[cold]
+    pub(crate) fn new(rare: Rare) -> Self {
+        let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
+        let filled = match spare {
+            Some(mut spare) => {
+                *spare = rare;
+                spare
+            }
+            None => Box::new(rare),
+        };
+        Self(NonNull::from(Box::leak(filled)))
+    }
+
+    fn look(&self) -> &Rare {
+        // SAFETY: leaked in `new`, and this alone has it until it is dropped.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn contents(&mut self) -> &mut Rare {
+        // SAFETY: as for `look`, borrowed exclusively as `self` is.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl Drop for RareBox {
+    #[inline(always)]
+    fn drop(&mut self) {
+        put_back(self.0);
+    }
+}
+
+/// Out of line and by value: what may have such a box, and has none, stays in registers.
+#[cold]
+#[inline(never)]
+fn put_back(rare: NonNull<Rare>) {
+    // SAFETY: leaked in `RareBox::new`, and dropped once.
+    let mut rare = unsafe { Box::from_raw(rare.as_ptr()) };
+    (rare.new_descriptor, rare.received) = (None, None);
+    // In a thread that ends it is freed.
+    let _ = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        if spare.len() < MOST_SPARE {
+            spare.push(rare);
+        }
+    });
+}
+
+// SAFETY: a box of what may be sent, of which this is the owner.
+unsafe impl Send for RareBox {}
+// SAFETY: shared, it gives out what may be shared.
+unsafe impl Sync for RareBox {}
+
+impl std::fmt::Debug for RareBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.look().fmt(f)
+    }
 }

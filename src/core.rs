@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use liburing_sys as sys;
 
-use crate::completion::{Completion, Done, More, Returned};
+use crate::completion::{Completion, Done, More, Rare, RareBox, Returned};
 use crate::error::Result;
 use crate::file::FixedFile;
 use crate::operations::FileRef;
@@ -540,7 +540,7 @@ impl<B> Core<B> {
     #[cold]
     #[inline(never)]
     fn wait_unpacked(&mut self, ticket: Ticket, held: Held<B>, result: i32, flags: u32) {
-        let returned = self.unpack(held, result, flags);
+        let returned = self.unpack(ticket, held, result, flags);
         self.waiting.push_back(Completion::Done(Done::new(ticket, result, flags, returned)));
         self.has_waiting = true;
     }
@@ -587,9 +587,10 @@ impl<B> Core<B> {
     /// What the owner of an operation gets back.
     pub(crate) fn done(&mut self, finished: Finished<B>) -> Done<B> {
         let Finished { ticket, result, flags, held, new_descriptor, .. } = finished;
-        let returned = match new_descriptor {
-            Some(descriptor) => Returned::Descriptor(descriptor),
-            None => self.unpack(held, result, flags),
+        let returned = if new_descriptor.is_some() {
+            Returned::Rare(RareBox::new(Rare { ticket, result, flags, new_descriptor, received: None }))
+        } else {
+            self.unpack(ticket, held, result, flags)
         };
         Done::new(ticket, result, flags, returned)
     }
@@ -602,9 +603,9 @@ impl<B> Core<B> {
 
     /// Takes what the owner gets out of what the operation held, and keeps the parcel.
     #[inline(never)]
-    fn unpack(&mut self, held: Held<B>, result: i32, flags: u32) -> Returned<B> {
+    fn unpack(&mut self, ticket: Ticket, held: Held<B>, result: i32, flags: u32) -> Returned<B> {
         match held {
-            Held::Nothing | Held::Borrowed | Held::Closing(_) => Returned::Nothing,
+            Held::Nothing | Held::Borrowed => Returned::Nothing,
             Held::Lease(buf) => Returned::Lease(buf),
             Held::Owned(buffer) => Returned::Owned(buffer),
             Held::Parcel(mut parcel) => {
@@ -614,9 +615,12 @@ impl<B> Core<B> {
                 self.put_away(parcel);
                 Returned::Nothing
             }
-            Held::Group(group, _) => {
-                self.groups.received(group, result, flags).map_or(Returned::Nothing, Returned::Received)
-            }
+            Held::Group(memory) => match self.groups.received(memory.group(), result, flags) {
+                None => Returned::Nothing,
+                received => {
+                    Returned::Rare(RareBox::new(Rare { ticket, result, flags, new_descriptor: None, received }))
+                }
+            },
         }
     }
 

@@ -72,6 +72,10 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(uring)]
+#[macro_use]
+mod reference;
+
 mod available;
 mod error;
 mod library;
@@ -90,6 +94,8 @@ mod chain;
 mod completion;
 #[cfg(uring)]
 mod core;
+#[cfg(all(test, uring))]
+mod coverage;
 #[cfg(uring)]
 mod file;
 #[cfg(uring)]
@@ -110,6 +116,8 @@ pub mod pool;
 mod provided;
 #[cfg(uring)]
 mod queues;
+#[cfg(uring)]
+mod register;
 #[cfg(uring)]
 mod registered;
 #[cfg(uring)]

@@ -137,8 +137,8 @@ impl<B> Ring<B> {
         }
         let target = file.to_target(core).map_err(|reason| Rejected::new(reason, ()))?;
         operation.flags |= sys::IOSQE_BUFFER_SELECT as u8;
-        operation.buffer = buffers.group;
-        let held = Held::Group(buffers.group, Arc::clone(&buffers.memory));
+        operation.buffer = buffers.memory.group();
+        let held = Held::Group(Arc::clone(&buffers.memory));
         core.start(target, operation, held).map_err(|(reason, _)| Rejected::new(reason, ()))
     }
 }

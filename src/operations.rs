@@ -543,16 +543,12 @@ pub trait Operations: Starter {
     fn close(&mut self, descriptor: OwnedFd) -> Result<Ticket, Rejected<OwnedFd>> {
         self.start_on_core(SEAL, descriptor, |core, descriptor| {
             let target = Target::descriptor(descriptor.as_raw_fd());
-            core.start(
-                target,
-                Operation { outcome: Outcome::Close, ..Operation::new(sys::IORING_OP_CLOSE) },
-                Held::Closing(descriptor),
-            )
-            .map_err(|(reason, held)| {
-                let Held::Closing(descriptor) = held else {
-                    unreachable!("a rejected operation gives back what it was given")
-                };
-                Rejected::new(reason, descriptor)
+            let operation = Operation { outcome: Outcome::Close, ..Operation::new(sys::IORING_OP_CLOSE) };
+            let keep = |_: &mut Operation, parameters: &mut Parameters<_>, descriptor| {
+                parameters.closing = Some(descriptor);
+            };
+            start_parcel(core, target, operation, descriptor, keep, |parameters| {
+                parameters.closing.take().unwrap_or_else(|| unreachable!("filled in above"))
             })
         })
     }

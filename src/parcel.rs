@@ -23,6 +23,7 @@ pub(crate) struct Parameters<B> {
     pub(crate) how: sys::open_how,
     pub(crate) address: libc::sockaddr_storage,
     pub(crate) status: Option<Box<libc::statx>>,
+    pub(crate) closing: Option<OwnedFd>,
     pub(crate) paths: [Option<CString>; 2],
     pub(crate) descriptors: [Option<Arc<OwnedFd>>; 2],
     pub(crate) iovecs: Vec<libc::iovec>,
@@ -39,6 +40,7 @@ impl<B> Parcel<B> {
             how,
             address,
             status: None,
+            closing: None,
             paths: [None, None],
             descriptors: [None, None],
             iovecs: Vec::new(),
@@ -57,6 +59,7 @@ impl<B> Parcel<B> {
     /// Empties it, but for what the operation's owner gets back; whether there is anything of that.
     pub(crate) fn empty(&mut self) -> bool {
         let parameters = self.parameters();
+        parameters.closing = None;
         parameters.paths = [None, None];
         parameters.descriptors = [None, None];
         parameters.iovecs.clear();

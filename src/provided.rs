@@ -41,7 +41,6 @@ const INCREMENTAL: u16 = 2;
 #[derive(Clone)]
 pub struct ProvidedBuffers {
     pub(crate) memory: Arc<ProvidedMemory>,
-    pub(crate) group: u16,
 }
 
 /// The memory of a group, and which of its buffers wait to be given to the kernel again.
@@ -52,6 +51,7 @@ pub(crate) struct ProvidedMemory {
     ring: Mapping,
     size: u32,
     count: u16,
+    group: u16,
     is_incremental: bool,
     /// Top of the list of returned buffers: a count that changes with every update above, the buffer below.
     returned: AtomicU64,
@@ -86,6 +86,11 @@ impl ProvidedMemory {
 
     fn has_returned(&self) -> bool {
         self.returned.load(Ordering::Relaxed) as u32 != NO_BUFFER
+    }
+
+    /// Which of the ring's groups it is.
+    pub(crate) fn group(&self) -> u16 {
+        self.group
     }
 
     /// An operation on the group will not be heard of again.
@@ -145,6 +150,7 @@ impl Groups {
             ring: map(usize::from(count) * size_of::<sys::io_uring_buf>())?,
             size,
             count,
+            group: free as u16,
             is_incremental,
             returned: AtomicU64::new(NO_BUFFER.into()),
             next: (0..count).map(|_| AtomicU32::new(NO_BUFFER)).collect(),
@@ -166,12 +172,12 @@ impl Groups {
             self.0.push(None);
         }
         self.0[free] = Some(group);
-        Ok(ProvidedBuffers { memory, group: free as u16 })
+        Ok(ProvidedBuffers { memory })
     }
 
     /// Whether the group is this ring's.
     pub(crate) fn has(&self, buffers: &ProvidedBuffers) -> bool {
-        let known = self.0.get(usize::from(buffers.group)).and_then(Option::as_ref);
+        let known = self.0.get(usize::from(buffers.memory.group)).and_then(Option::as_ref);
         known.is_some_and(|group| Arc::ptr_eq(&group.memory, &buffers.memory))
     }
 
@@ -185,9 +191,9 @@ impl Groups {
             return Err(Error::new(ErrorKind::Busy, message));
         }
         // SAFETY: the ring is set up and ours.
-        let returned = unsafe { sys::io_uring_unregister_buf_ring(queues.raw(), buffers.group.into()) };
+        let returned = unsafe { sys::io_uring_unregister_buf_ring(queues.raw(), buffers.memory.group.into()) };
         check(returned, "remove a group of buffers")?;
-        self.0[usize::from(buffers.group)] = None;
+        self.0[usize::from(buffers.memory.group)] = None;
         Ok(())
     }
 

@@ -31,7 +31,7 @@ pub struct Cqe {
 
 impl Cqe {
     /// What the entry was given by [`Queued::set_data64`](crate::Queued::set_data64).
-    #[doc(alias = "io_uring_cqe_get_data64")]
+    #[doc(alias("io_uring_cqe_get_data64", "io_uring_cqe_get_data"))]
     #[must_use]
     #[inline]
     pub fn user_data(&self) -> u64 {
@@ -80,6 +80,10 @@ pub(crate) struct Queues {
     features: u32,
     /// What the descriptor is of, by device and inode: in the child of a fork it may be of another file by then.
     identity: Option<(u64, u64)>,
+    /// The table of registered files is the raw interface's.
+    pub(crate) raw_files: bool,
+    /// The table of registered buffers is the raw interface's.
+    pub(crate) raw_buffers: bool,
 }
 
 impl Queues {
@@ -113,6 +117,8 @@ impl Queues {
             cqe_shift: u32::from(flags & sys::IORING_SETUP_CQE32 != 0),
             features: params.features,
             identity: None,
+            raw_files: false,
+            raw_buffers: false,
         };
         queues.identity = identity(queues.descriptor());
         if sq_entries == 0 {
@@ -291,6 +297,11 @@ impl Queues {
         self.raw_in_flight = self.raw_in_flight.saturating_sub(1);
     }
 
+    /// A raw entry will post a CQE after all.
+    pub(crate) fn expect_raw(&mut self) {
+        self.raw_in_flight = self.raw_in_flight.saturating_add(1);
+    }
+
     /// Why there is no room for an entry.
     #[cold]
     pub(crate) fn why_not(&self) -> RejectReason {
@@ -414,7 +425,8 @@ impl Queues {
         Some(cqe)
     }
 
-    /// Accounts for a CQE of the raw interface.
+    /// Accounts for a CQE of the raw interface. One that no entry of this ring asked for, a message or the tag of a file,
+    /// cannot be told apart: the count is too low by it until the raw entries in flight have ended.
     #[inline(always)]
     pub(crate) fn count_raw(&mut self, cqe: &Cqe) {
         if cqe.flags & sys::IORING_CQE_F_MORE == 0 {

@@ -60,8 +60,6 @@ enum BufferTable {
     Sparse,
     /// One pool was registered as the whole table.
     Whole,
-    /// The caller's own buffers, through the raw interface.
-    Raw,
 }
 
 /// The tables of one ring. Every method is called with that ring's queues.
@@ -131,6 +129,10 @@ impl Registered {
     }
 
     fn make_file_table(&mut self, queues: &mut Queues) -> Result<Arc<FileTable>> {
+        if queues.raw_files {
+            let message = "the ring has registered files of the raw interface; unregister_files makes room for others";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
         if !(1..=MOST_FILES).contains(&self.file_slots) {
             let message = format!("a table of {} files; RingBuilder::files takes 1 to {MOST_FILES}", self.file_slots);
             return Err(Error::new(ErrorKind::InvalidInput, message));
@@ -200,6 +202,11 @@ impl Registered {
         let memory = &pool.memory;
         if self.buffer_of(Arc::as_ptr(memory), 0).is_some() {
             return Ok(());
+        }
+        if queues.raw_buffers {
+            let message =
+                "the ring has registered buffers of the raw interface; unregister_buffers makes room for pools";
+            return Err(Error::new(ErrorKind::Busy, message));
         }
         self.forget_unused_pools(queues, is_idle);
         let chunks: Vec<libc::iovec> = memory.chunks().collect();
@@ -324,20 +331,20 @@ impl Registered {
     /// As for [`crate::Ring::register_buffers`].
     pub(crate) unsafe fn register_buffers(&mut self, queues: &mut Queues, buffers: &[libc::iovec]) -> Result<()> {
         queues.check_usable()?;
-        if self.buffers != BufferTable::None {
+        if self.buffers != BufferTable::None || queues.raw_buffers {
             let message = "the ring has registered buffers already; unregister them first";
             return Err(Error::new(ErrorKind::Busy, message));
         }
         // SAFETY: the ring is set up and ours; the array is read during the call; the caller vouches for the memory.
         let returned = unsafe { sys::io_uring_register_buffers(queues.raw(), buffers.as_ptr(), buffers.len() as u32) };
         check(returned, "register buffers")?;
-        self.buffers = BufferTable::Raw;
+        queues.raw_buffers = true;
         Ok(())
     }
 
     pub(crate) fn unregister_buffers(&mut self, queues: &mut Queues, is_idle: bool) -> Result<()> {
         queues.check_usable()?;
-        if self.buffers != BufferTable::Raw {
+        if !queues.raw_buffers {
             let message =
                 "no buffers were registered with register_buffers; a pool is unregistered with unregister_pool";
             return Err(Error::new(ErrorKind::InvalidInput, message));
@@ -348,7 +355,7 @@ impl Registered {
         }
         // SAFETY: the ring is set up and ours, and has nothing in flight.
         check(unsafe { sys::io_uring_unregister_buffers(queues.raw()) }, "unregister buffers")?;
-        self.buffers = BufferTable::None;
+        queues.raw_buffers = false;
         Ok(())
     }
 }

@@ -191,7 +191,7 @@ impl<B> Ring<B> {
         unsafe { self.core.register_buffers(buffers) }
     }
 
-    /// Takes away what [`Ring::register_buffers`] registered.
+    /// Takes away what [`Ring::register_buffers`] and its like registered.
     ///
     /// # Errors
     ///
@@ -320,7 +320,11 @@ impl<B> DisabledRing<B> {
         Self { core }
     }
 
-    /// The C structure, to register restrictions on.
+    pub(crate) fn core(&self) -> &Core<B> {
+        &self.core
+    }
+
+    /// The C structure, for what only a ring that is not enabled takes.
     #[must_use]
     pub fn as_raw(&self) -> *mut sys::io_uring {
         self.core.queues().raw()

@@ -1,5 +1,7 @@
 //! Raw submission queue entries: liburing's own helpers, with liburing's own obligations.
 
+pub(crate) mod prep;
+
 use std::fmt;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
@@ -14,7 +16,29 @@ use crate::table::{Ticket, is_raw};
 /// Dropped before that, it is as if it had never been asked for.
 ///
 /// A `prep` method is `unsafe` where the kernel may use something after the call that the caller could take away, memory
-/// or a descriptor, or where it acts on something by number.
+/// or a descriptor, where it acts on something by number, or where it makes a completion on somebody else's ring. They
+/// have C's names without `io_uring_`, and the man pages say what they do. What the header that this program was built
+/// with does not have is not there; whether the kernel has it, [`Probe`](crate::Probe) tells.
+///
+/// ```
+/// use sysuring::{Completion, Ring, UserData};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # if sysuring::available().is_err() { return Ok(()) }
+/// let mut ring = Ring::with_entries(8)?;
+/// let mut buffer = [0; 4];
+/// let file = std::fs::File::open("/proc/self/exe")?;
+/// let entry = ring.get_sqe().expect("the queue is empty");
+/// // SAFETY: the file and the buffer outlive the wait below.
+/// let entry = unsafe { entry.prep_read(std::os::fd::AsRawFd::as_raw_fd(&file), buffer.as_mut_ptr(), 4, 0) };
+/// entry.set_data64(UserData::from(7));
+/// ring.submit_and_wait(1)?;
+/// let Some(Completion::Raw(completion)) = ring.completions().next() else { panic!("one entry, one completion") };
+/// assert_eq!((completion.user_data(), completion.result()?), (7, 4));
+/// assert_eq!(&buffer, b"\x7fELF");
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "an entry that is not prepared is not submitted"]
 pub struct Sqe<'ring> {
     queues: &'ring mut Queues,
@@ -32,6 +56,7 @@ pub struct Queued<'ring> {
 /// The top two bits are the tag, and clear for raw entries: a completion that carries this value can never be taken for
 /// one of the safe interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
 pub struct UserData(u64);
 
 impl UserData {
@@ -103,110 +128,23 @@ impl<'ring> Sqe<'ring> {
         Queued { queues: self.queues, entry: self.entry }
     }
 
-    /// Does nothing, and completes. See `io_uring_prep_nop(3)`.
-    #[doc(alias = "io_uring_prep_nop")]
-    #[inline]
-    pub fn prep_nop(self) -> Queued<'ring> {
-        // SAFETY: the entry is the free one at the tail.
-        unsafe { sys::io_uring_prep_nop(self.entry.as_ptr()) };
-        self.into_queue()
-    }
-
-    /// Reads `length` bytes at `offset` of `file`. See `io_uring_prep_read(3)`.
+    /// Sets the fields that most operations have, for one that has no method of its own.
     ///
     /// # Safety
     ///
-    /// `buffer` can be written for `length` bytes, and nobody else uses it, until the final completion was seen, also after
-    /// the ring is gone; `file` stays open until then.
-    #[doc(alias = "io_uring_prep_read")]
+    /// As for [`Sqe::commit`].
+    #[doc(alias = "io_uring_prep_rw")]
     #[inline]
-    pub unsafe fn prep_read(self, file: RawFd, buffer: *mut u8, length: u32, offset: u64) -> Queued<'ring> {
-        // SAFETY: the entry is the free one at the tail; the caller vouches for the rest.
-        unsafe { sys::io_uring_prep_read(self.entry.as_ptr(), file, buffer.cast(), length, offset) };
-        self.into_queue()
-    }
-
-    /// Writes `length` bytes at `offset` of `file`. See `io_uring_prep_write(3)`.
-    ///
-    /// # Safety
-    ///
-    /// `buffer` can be read for `length` bytes, and nobody writes to it, until the final completion was seen, also after the
-    /// ring is gone; `file` stays open until then.
-    #[doc(alias = "io_uring_prep_write")]
-    #[inline]
-    pub unsafe fn prep_write(self, file: RawFd, buffer: *const u8, length: u32, offset: u64) -> Queued<'ring> {
-        // SAFETY: the entry is the free one at the tail; the caller vouches for the rest.
-        unsafe { sys::io_uring_prep_write(self.entry.as_ptr(), file, buffer.cast(), length, offset) };
-        self.into_queue()
-    }
-
-    /// As [`Sqe::prep_read`], into the registered buffer `index`. See `io_uring_prep_read_fixed(3)`.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Sqe::prep_read`]; that the buffer is registered does not keep it from being unmapped.
-    #[doc(alias = "io_uring_prep_read_fixed")]
-    #[inline]
-    pub unsafe fn prep_read_fixed(
+    pub unsafe fn prep_rw(
         self,
+        opcode: u8,
         file: RawFd,
-        buffer: *mut u8,
+        address: *const u8,
         length: u32,
         offset: u64,
-        index: u16,
     ) -> Queued<'ring> {
         // SAFETY: the entry is the free one at the tail; the caller vouches for the rest.
-        unsafe {
-            sys::io_uring_prep_read_fixed(self.entry.as_ptr(), file, buffer.cast(), length, offset, index.into());
-        }
-        self.into_queue()
-    }
-
-    /// As [`Sqe::prep_write`], from the registered buffer `index`. See `io_uring_prep_write_fixed(3)`.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Sqe::prep_write`].
-    #[doc(alias = "io_uring_prep_write_fixed")]
-    #[inline]
-    pub unsafe fn prep_write_fixed(
-        self,
-        file: RawFd,
-        buffer: *const u8,
-        length: u32,
-        offset: u64,
-        index: u16,
-    ) -> Queued<'ring> {
-        // SAFETY: the entry is the free one at the tail; the caller vouches for the rest.
-        unsafe {
-            sys::io_uring_prep_write_fixed(self.entry.as_ptr(), file, buffer.cast(), length, offset, index.into());
-        }
-        self.into_queue()
-    }
-
-    /// Brings `file` to stable storage; `flags` is 0 or `IORING_FSYNC_DATASYNC`. See `io_uring_prep_fsync(3)`.
-    ///
-    /// # Safety
-    ///
-    /// `file` stays open until the completion was seen.
-    #[doc(alias = "io_uring_prep_fsync")]
-    #[inline]
-    pub unsafe fn prep_fsync(self, file: RawFd, flags: u32) -> Queued<'ring> {
-        // SAFETY: the entry is the free one at the tail.
-        unsafe { sys::io_uring_prep_fsync(self.entry.as_ptr(), file, flags) };
-        self.into_queue()
-    }
-
-    /// Allocates, punches or zeroes a range of `file`. See `io_uring_prep_fallocate(3)` and `fallocate(2)`.
-    ///
-    /// # Safety
-    ///
-    /// `file` stays open until the completion was seen.
-    #[doc(alias = "io_uring_prep_fallocate")]
-    #[inline]
-    pub unsafe fn prep_fallocate(self, file: RawFd, mode: i32, offset: u64, length: u64) -> Queued<'ring> {
-        // SAFETY: the entry is the free one at the tail.
-        unsafe { sys::io_uring_prep_fallocate(self.entry.as_ptr(), file, mode, offset, length) };
+        unsafe { sys::io_uring_prep_rw(opcode.into(), self.entry.as_ptr(), file, address.cast(), length, offset) };
         self.into_queue()
     }
 
@@ -221,6 +159,22 @@ impl<'ring> Sqe<'ring> {
     /// completion was seen, also after the ring is gone.
     #[doc(alias("io_uring_prep_uring_cmd", "IORING_OP_URING_CMD"))]
     pub unsafe fn prep_uring_cmd(self, file: RawFd, command: u32, payload: &[u8]) -> Queued<'ring> {
+        self.prep_command(sys::IORING_OP_URING_CMD, file, command, payload)
+    }
+
+    /// As [`Sqe::prep_uring_cmd`], with a payload of 80 bytes whatever the size of other entries, on a ring with big
+    /// entries ([`RingBuilder::big_entries`](crate::RingBuilder::big_entries); since Linux 6.19).
+    ///
+    /// # Safety
+    ///
+    /// As for [`Sqe::prep_uring_cmd`].
+    #[cfg(liburing_2_13)]
+    #[doc(alias("io_uring_prep_uring_cmd128", "IORING_OP_URING_CMD128"))]
+    pub unsafe fn prep_uring_cmd128(self, file: RawFd, command: u32, payload: &[u8]) -> Queued<'ring> {
+        self.prep_command(sys::IORING_OP_URING_CMD128, file, command, payload)
+    }
+
+    fn prep_command(self, opcode: u32, file: RawFd, command: u32, payload: &[u8]) -> Queued<'ring> {
         /// Where the payload begins in an entry.
         const PAYLOAD: usize = 48;
         let room = (64 << u32::from(self.queues.flags() & sys::IORING_SETUP_SQE128 != 0)) - PAYLOAD;
@@ -228,23 +182,12 @@ impl<'ring> Sqe<'ring> {
         let entry = self.entry.as_ptr();
         // SAFETY: the entry is the free one at the tail, zeroed, and as long as `room` says from the payload on.
         unsafe {
-            (*entry).opcode = sys::IORING_OP_URING_CMD as u8;
+            (*entry).opcode = opcode as u8;
             (*entry).fd = file;
             // `cmd_op` is the lower half of `off`, on machines of either byte order.
             (&raw mut (*entry).__bindgen_anon_1).cast::<u32>().write(command);
             entry.cast::<u8>().add(PAYLOAD).copy_from_nonoverlapping(payload.as_ptr(), length);
         }
-        self.into_queue()
-    }
-
-    /// Asks the kernel to end the raw operations with this `user_data`. See `io_uring_prep_cancel64(3)`.
-    ///
-    /// The answer is this entry's completion; the operation's own one comes in any case.
-    #[doc(alias("io_uring_prep_cancel", "io_uring_prep_cancel64"))]
-    #[inline]
-    pub fn prep_cancel64(self, user_data: UserData, flags: i32) -> Queued<'ring> {
-        // SAFETY: the entry is the free one at the tail. Cancelling takes nothing from anybody: operations still complete.
-        unsafe { sys::io_uring_prep_cancel64(self.entry.as_ptr(), user_data.get(), flags) };
         self.into_queue()
     }
 
@@ -268,18 +211,72 @@ impl Queued<'_> {
         self
     }
 
-    /// Sets the entry's flags; bits other than those of [`SqeFlags`] are ignored.
+    /// Sets the entry's flags, in place of those that the preparation set; bits other than those of [`SqeFlags`] are
+    /// ignored.
     #[doc(alias = "io_uring_sqe_set_flags")]
     #[inline]
     pub fn set_flags(self, flags: SqeFlags) -> Self {
         // Bits that have no name here are left out: a link would reach the next entry, which may be one of the safe interface.
-        let bits = (flags & SqeFlags::all()).bits();
+        self.replace_flags((flags & SqeFlags::all()).bits())
+    }
+
+    /// Sets all of the entry's flags, `IOSQE_IO_LINK` and `IOSQE_IO_HARDLINK` among them.
+    ///
+    /// # Safety
+    ///
+    /// An entry with a link is followed by a raw entry, in the queue before the next submit. A failure in a chain can keep
+    /// back the completions of what follows where `IOSQE_CQE_SKIP_SUCCESS` is set; an operation of the safe interface would
+    /// never end.
+    #[doc(alias("io_uring_sqe_set_flags", "IOSQE_IO_LINK", "IOSQE_IO_HARDLINK"))]
+    #[inline]
+    pub unsafe fn set_flags_unchecked(self, flags: u8) -> Self {
+        self.replace_flags(flags)
+    }
+
+    #[inline]
+    fn replace_flags(self, flags: u8) -> Self {
         // SAFETY: as for `set_data64`.
-        let before = std::mem::replace(unsafe { &mut (*self.entry.as_ptr()).flags }, bits);
+        let before = std::mem::replace(unsafe { &mut (*self.entry.as_ptr()).flags }, flags);
         let skips = |bits| SqeFlags::from_bits_retain(bits).contains(SqeFlags::CQE_SKIP_SUCCESS);
-        if skips(bits) && !skips(before) {
-            self.queues.forget_raw();
+        match (skips(before), skips(flags)) {
+            (false, true) => self.queues.forget_raw(),
+            (true, false) => self.queues.expect_raw(),
+            _ => {}
         }
+        self
+    }
+
+    /// The group of provided buffers that the operation takes one from, with [`SqeFlags::BUFFER_SELECT`].
+    ///
+    /// In the place of the index of a registered buffer, which no operation has beside it.
+    #[doc(alias("io_uring_sqe_set_buf_group", "buf_group"))]
+    #[inline]
+    pub fn set_buf_group(self, group: u16) -> Self {
+        // SAFETY: as for `set_data64`. The function of this name is in headers since 2.9, the field in all.
+        unsafe { (*self.entry.as_ptr()).__bindgen_anon_4.buf_group = group };
+        self
+    }
+
+    /// Whose credentials the operation uses: what [`Ring::register_personality`](crate::Ring::register_personality) gave.
+    #[doc(alias("personality", "IORING_REGISTER_PERSONALITY"))]
+    #[inline]
+    pub fn set_personality(self, personality: u16) -> Self {
+        // SAFETY: as for `set_data64`.
+        unsafe { (*self.entry.as_ptr()).personality = personality };
+        self
+    }
+
+    /// The address that a prepared send goes to (since Linux 6.0 for [`Sqe::prep_send_zc`], 6.1 for others).
+    ///
+    /// # Safety
+    ///
+    /// The entry is a send. `address` can be read for `length` bytes until the final completion was seen, also after the
+    /// ring is gone.
+    #[doc(alias = "io_uring_prep_send_set_addr")]
+    #[inline]
+    pub unsafe fn prep_send_set_addr(self, address: *const libc::sockaddr, length: u16) -> Self {
+        // SAFETY: as for `set_data64`; the caller vouches for the rest.
+        unsafe { sys::io_uring_prep_send_set_addr(self.entry.as_ptr(), address, length) };
         self
     }
 }

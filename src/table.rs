@@ -79,7 +79,8 @@ pub(crate) fn is_raw(user_data: u64) -> bool {
     user_data >> TAG_SHIFT == 0
 }
 
-/// What an operation keeps from its owner while the kernel may use it.
+/// What an operation keeps from its owner while the kernel may use it. Each is one word, but for what is of the user's type,
+/// so that it is handed on in registers.
 #[derive(Debug, Default)]
 pub(crate) enum Held<B = NoBuffers> {
     /// Nothing: no memory is involved.
@@ -91,12 +92,10 @@ pub(crate) enum Held<B = NoBuffers> {
     Owned(B),
     /// Memory borrowed by a call that does not return before the operation ended.
     Borrowed,
-    /// A descriptor that the operation closes.
-    Closing(OwnedFd),
-    /// Several buffers, paths, a time, an address …
+    /// Several buffers, paths, a time, an address, a descriptor to be closed …
     Parcel(Parcel<B>),
     /// A group of buffers that the kernel picks from.
-    Group(u16, Arc<ProvidedMemory>),
+    Group(Arc<ProvidedMemory>),
 }
 
 /// The user's own buffers on a ring that takes none: there is no such value.
@@ -411,7 +410,7 @@ impl<B> Table<B> {
         }
         let outcome = if entry.key & RARE == 0 { Outcome::Count } else { rest.outcome };
         let new_descriptor = settle(outcome, result, &mut Held::<B>::Nothing);
-        let group = if let Held::Group(group, _) = *entry.held { Some(group) } else { None };
+        let group = if let Held::Group(memory) = &*entry.held { Some(memory.group()) } else { None };
         Some(Partial { ticket: Ticket(entry.key & !STATES), result, flags, new_descriptor, group })
     }
 
@@ -510,7 +509,7 @@ impl<B> Table<B> {
     pub(crate) fn would_leak(&self) -> u32 {
         let in_flight = self.entries.iter().filter(|entry| entry.key & (FREE | DONE) == 0);
         let leaks = |entry: &&Entry<B>| {
-            !matches!(*entry.held, Held::Nothing | Held::Borrowed | Held::Lease(_) | Held::Group(..))
+            !matches!(*entry.held, Held::Nothing | Held::Borrowed | Held::Lease(_) | Held::Group(_))
         };
         in_flight.filter(leaks).count() as u32
     }
@@ -531,7 +530,7 @@ impl<B> Table<B> {
             mem::forget(rest.descriptor.take());
             match self.free(slot, 0, 0).held {
                 Held::Lease(buf) => buf.abandon(),
-                Held::Group(_, memory) => memory.abandon(),
+                Held::Group(memory) => memory.abandon(),
                 Held::Nothing | Held::Borrowed => {}
                 held => {
                     leaked += 1;
@@ -585,7 +584,9 @@ fn settle<B>(outcome: Outcome, result: i32, held: &mut Held<B>) -> Option<OwnedF
     }
     if outcome == Outcome::Close && !matches!(-result, libc::ECANCELED | libc::EINVAL) {
         // Closed, also where closing reports an error: to close the number again could hit somebody else's file.
-        mem::forget(mem::take(held));
+        if let Held::Parcel(parcel) = held {
+            mem::forget(parcel.parameters().closing.take());
+        }
     }
     None
 }

@@ -15,6 +15,8 @@ mod uring {
     #[cfg(feature = "block")]
     mod process;
     mod provided;
+    mod raw;
+    mod register;
     mod ring;
     mod scope;
     mod setup;

@@ -42,7 +42,10 @@ fn a_parents_ring_is_dead_in_the_child_and_goes_on_in_the_parent() {
             && ring.submit().is_err_and(|error| error.kind() == ErrorKind::Forked)
             && ring.completions().next().is_none()
             && ring.get_sqe().is_none()
-            && ring.register_file(&reader).is_err();
+            && ring.register_file(&reader).is_err()
+            && ring.register_eventfd(&reader).is_err_and(|error| error.kind() == ErrorKind::Forked)
+            && ring.register_files(&[]).is_err_and(|error| error.kind() == ErrorKind::Forked)
+            && ring.register_ring_fd().is_err_and(|error| error.kind() == ErrorKind::Forked);
         // A lease is still memory, though not the parent's contents.
         let wiped = kept.iter().all(|byte| *byte == 0);
         kept.fill(9);
