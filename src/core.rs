@@ -274,12 +274,17 @@ impl<B> Core<B> {
         Ok(ticket)
     }
 
+    /// Whether raw entries leave no place among the completions for one more operation.
+    #[inline(always)]
+    fn is_crowded(&self) -> bool {
+        let raw_in_flight = self.queues.raw_in_flight();
+        raw_in_flight != 0 && self.table.in_flight() + raw_in_flight >= self.queues.cq_entries()
+    }
+
     /// The place of the next entry, where there is room for it in the queue and in the table.
     #[inline(always)]
     fn place(&mut self) -> Result<NonNull<sys::io_uring_sqe>, RejectReason> {
-        let raw_in_flight = self.queues.raw_in_flight();
-        let is_crowded = raw_in_flight != 0 && self.table.in_flight() + raw_in_flight >= self.queues.cq_entries();
-        if is_crowded || self.table.is_full() {
+        if self.is_crowded() || self.table.is_full() {
             return Err(self.why_full());
         }
         match self.queues.reserve_ahead(self.ahead) {
@@ -399,7 +404,7 @@ impl<B> Core<B> {
 
     /// Asks the kernel to end an operation. The answer is not waited for; the operation's own CQE tells how it ended.
     pub(crate) fn cancel(&mut self, ticket: Ticket) -> Result<(), RejectReason> {
-        if self.table.is_full() {
+        if self.is_crowded() || self.table.is_full() {
             return Err(RejectReason::TableFull);
         }
         let Some(sqe) = self.queues.reserve_ahead(0) else { return Err(self.why_not()) };
@@ -500,7 +505,7 @@ impl<B> Core<B> {
 
     #[inline]
     fn check_poisoned<T>(&mut self, result: Result<T>) -> Result<T> {
-        if result.is_err() && self.queues.is_poisoned() {
+        if result.is_err() && (self.queues.is_poisoned() || cfg!(sysuring_break = "r1_error")) {
             // What is in flight will never be heard of again.
             LEAKED.fetch_add(self.table.abandon_in_flight(), Ordering::Relaxed);
         }

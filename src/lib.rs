@@ -102,6 +102,8 @@ mod file;
 mod fork;
 #[cfg(uring)]
 mod mapping;
+#[cfg(all(test, uring))]
+mod model;
 #[cfg(uring)]
 mod multishot;
 #[cfg(uring)]

@@ -10,11 +10,14 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+#[cfg(not(test))]
 use liburing_sys as sys;
 
 use crate::Unavailable;
 use crate::error::{Error, Result, check};
 use crate::fork::ForkMark;
+#[cfg(test)]
+use crate::model::liburing as sys;
 use crate::rejected::RejectReason;
 use crate::table::is_raw;
 
@@ -157,6 +160,30 @@ impl Queues {
     #[allow(clippy::unused_self)]
     fn resize_by(&mut self, _params: &mut sys::io_uring_params) -> Result<()> {
         Err(header_too_old("io_uring_resize_rings", "2.9"))
+    }
+
+    /// Queues over a ring that was set up elsewhere, with no kernel behind it. Takes the structure, which was allocated by a
+    /// box; `sys::io_uring_queue_exit` ends it.
+    #[cfg(test)]
+    pub(crate) fn over(ring: NonNull<sys::io_uring>) -> Self {
+        let mark = ForkMark::current().expect("a page that a fork wipes");
+        // SAFETY: set up by the caller.
+        let (cq_entries, flags) = unsafe { ((*ring.as_ptr()).cq.ring_entries, (*ring.as_ptr()).flags) };
+        Self {
+            ring,
+            mark,
+            poisoned: false,
+            raw_in_flight: 0,
+            cq_entries,
+            sq_polling: flags & sys::IORING_SETUP_SQPOLL != 0,
+            sqe_shift: u32::from(flags & sys::IORING_SETUP_SQE128 != 0),
+            cqe_shift: u32::from(flags & sys::IORING_SETUP_CQE32 != 0),
+            features: 0,
+            identity: None,
+            raw_files: false,
+            raw_buffers: false,
+            _memory: None,
+        }
     }
 
     #[inline]

@@ -8,10 +8,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::{Arc, Weak};
 
+#[cfg(not(test))]
 use liburing_sys as sys;
 
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::file::{FileTable, FixedFile};
+#[cfg(test)]
+use crate::model::liburing as sys;
 use crate::pool::{Pool, PoolMemory};
 use crate::queues::Queues;
 
@@ -164,7 +167,8 @@ impl Registered {
         let in_flight = &self.in_flight;
         files.sweep(|index| {
             // Where it fails to be taken out the file stays open until the next attempt.
-            in_flight[index as usize] == 0 && Self::update_file(queues, index, -1).is_ok()
+            let is_idle = in_flight[index as usize] == 0 || cfg!(sysuring_break = "r1_file");
+            is_idle && Self::update_file(queues, index, -1).is_ok()
         });
     }
 

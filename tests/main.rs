@@ -10,6 +10,7 @@ mod uring {
     mod chain;
     mod drop;
     mod fork;
+    mod model;
     mod operations;
     #[cfg(feature = "block")]
     mod process;

@@ -1,5 +1,8 @@
 //! What several tests need.
 
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+pub mod random;
+
 use std::io::Write;
 
 /// Says on the real standard error that a test did not run, and why: the test harness hides what passing tests print.

@@ -456,3 +456,20 @@ fn a_table_of_files_has_a_sensible_size() {
     let deferred = Ring::builder(8).defer_taskrun(true).coop_taskrun(false).fall_back_flags(true).build().unwrap();
     assert!(deferred.flags().contains(sysuring::SetupFlags::TASKRUN_FLAG));
 }
+
+#[test]
+fn a_cancel_takes_no_place_that_a_raw_completion_needs() {
+    let Some(mut ring) = common::ring(1) else { return };
+    assert_eq!(ring.cq_entries(), 2);
+    let (reader, _writer) = common::pipe();
+    let file = ring.register_file(&reader).unwrap();
+    let pool = Pool::new(1, 64).unwrap();
+    let ticket = ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    ring.submit().unwrap();
+    ring.get_sqe().unwrap().prep_nop();
+    ring.submit().unwrap();
+    assert_eq!(ring.cancel(ticket).unwrap_err().reason(), RejectReason::TableFull, "R11");
+    assert!(matches!(ring.completions().next(), Some(Completion::Raw(_))));
+    ring.cancel(ticket).unwrap();
+    assert_eq!(wait_for(&mut ring, 1)[0].ticket(), ticket);
+}
