@@ -480,8 +480,9 @@ impl<B> Core<B> {
         self.check_usable()?;
         self.registered.release_files(&mut self.queues);
         self.offer_returned();
+        let before = self.queues.consumed();
         let result = self.queues.submit_and_wait(wait);
-        self.check_poisoned(result)
+        self.after_submit(before, result)
     }
 
     /// As [`Core::submit_and_wait`], for `limit` at most. It is no error when the time passes.
@@ -492,14 +493,25 @@ impl<B> Core<B> {
         self.check_usable()?;
         self.registered.release_files(&mut self.queues);
         self.offer_returned();
+        let before = self.queues.consumed();
         let result = self.queues.submit_and_wait_timeout(wait, limit);
-        self.check_poisoned(result)
+        self.after_submit(before, result)
     }
 
     /// Lets the kernel post completions that it holds back until somebody enters.
     pub(crate) fn flush_completions(&mut self) -> Result<()> {
         self.offer_returned();
         let result = self.queues.flush_completions();
+        self.check_poisoned(result)
+    }
+
+    #[inline]
+    fn after_submit(&mut self, before: u32, result: Result<u32>) -> Result<u32> {
+        if self.queues.is_chain_cut(before) {
+            let Self { queues, table, registered, has_waiting, .. } = self;
+            *has_waiting = true;
+            queues.withdraw_cut_chain(|user_data| registered.end(table.complete_later(user_data, -libc::ECANCELED, 0)));
+        }
         self.check_poisoned(result)
     }
 

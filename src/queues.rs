@@ -408,6 +408,67 @@ impl Queues {
         check(returned, "submit to the ring")
     }
 
+    /// How far the kernel has come in the submission queue.
+    #[inline]
+    pub(crate) fn consumed(&self) -> u32 {
+        // SAFETY: the ring is set up, and `khead` points into it; the kernel writes it atomically.
+        unsafe { AtomicU32::from_ptr((*self.raw()).sq.khead) }.load(Ordering::Acquire)
+    }
+
+    /// Whether the kernel, which had come to `before`, took some entries and stopped in the middle of a chain: it had no
+    /// memory, or (before Linux 5.15) refused an entry, and did not look at those behind.
+    #[inline]
+    pub(crate) fn is_chain_cut(&self, before: u32) -> bool {
+        let head = self.consumed();
+        // SAFETY: the ring is set up; the tail is liburing's own.
+        let tail = unsafe { (*self.raw()).sq.sqe_tail };
+        let may_be = head != tail && head != before && !self.sq_polling && !cfg!(sysuring_break = "r6_cut");
+        may_be && self.links(head.wrapping_sub(1))
+    }
+
+    /// Whether the entry that is or was at this place is linked to the next one.
+    fn links(&self, at: u32) -> bool {
+        // SAFETY: the ring is set up; the entry is masked to the array, and the kernel does not write to it.
+        let flags = unsafe {
+            let sq = &(*self.raw()).sq;
+            (*sq.sqes.add(((at & sq.ring_mask) as usize) << self.sqe_shift)).flags
+        };
+        u32::from(flags) & (sys::IOSQE_IO_LINK | sys::IOSQE_IO_HARDLINK) != 0
+    }
+
+    /// Takes the rest of a chain out of the queue that the kernel cut, and tells `withdrawn` the `user_data` of each entry.
+    /// By itself the next submit would start it as a chain of its own.
+    #[cold]
+    pub(crate) fn withdraw_cut_chain(&mut self, mut withdrawn: impl FnMut(u64)) {
+        // SAFETY: the ring is set up and ours.
+        let sq = unsafe { &mut (*self.raw()).sq };
+        // SAFETY: both point into the mapped ring; without a polling thread the kernel reads the queue only when it is entered.
+        let (head, shared_tail) = unsafe { (AtomicU32::from_ptr(sq.khead), AtomicU32::from_ptr(sq.ktail)) };
+        let head = head.load(Ordering::Acquire);
+        let entry = |at: u32| ((at & sq.ring_mask) as usize) << self.sqe_shift;
+        let mut end = head;
+        while end != sq.sqe_tail {
+            // SAFETY: masked to the array; the entry is complete, since only complete entries are behind the tail.
+            withdrawn(unsafe { (*sq.sqes.add(entry(end))).user_data });
+            let is_linked = self.links(end);
+            end = end.wrapping_add(1);
+            if !is_linked {
+                break;
+            }
+        }
+        let mut to = head;
+        while end != sq.sqe_tail {
+            // SAFETY: both are masked to the array, differ, and have as many bytes as `sqe_shift` says.
+            unsafe {
+                let (from, to) = (sq.sqes.add(entry(end)), sq.sqes.add(entry(to)));
+                ptr::copy_nonoverlapping(from, to, 1 << self.sqe_shift);
+            }
+            (to, end) = (to.wrapping_add(1), end.wrapping_add(1));
+        }
+        (sq.sqe_tail, sq.sqe_head) = (to, to);
+        shared_tail.store(to, Ordering::Release);
+    }
+
     /// Takes everything out of the submission queue that the kernel has not consumed, and tells `withdrawn` the `user_data`
     /// of each entry of the safe interface. With SQPOLL a kernel thread reads the queue on its own, so that only what was
     /// not published to it is taken back.

@@ -661,10 +661,29 @@ impl World {
         let queued = sqe_tail.wrapping_sub(sq_head) as usize;
         let known = self.rings[ring].queue.len();
         check!(self, queued <= known, "{queued} entries are in the submission queue, of which {known} were started");
-        while self.rings[ring].queue.len() > queued {
-            let Some(user_data) = self.rings[ring].queue.pop_back() else { break };
-            self.withdrawn(ring, user_data);
+        if known == queued {
+            return;
         }
+        let model = &mut self.rings[ring];
+        let places = (0..queued as u32).map(|ahead| sq_head.wrapping_add(ahead));
+        // SAFETY: complete entries, of plain numbers.
+        let left: Vec<u64> = places.map(|at| unsafe { (*Self::entry(model, at)).user_data }).collect();
+        // What is left kept its order; what is missing of the start is the rest of a chain that was cut.
+        let is_cut = model.chain_goes_on && left.first() != model.queue.front();
+        let mut left = left.into_iter().peekable();
+        for user_data in std::mem::take(&mut model.queue) {
+            if left.next_if_eq(&user_data).is_some() {
+                self.rings[ring].queue.push_back(user_data);
+            } else {
+                self.withdrawn(ring, user_data, is_cut);
+            }
+        }
+        check!(
+            self,
+            left.next().is_none(),
+            "the submission queue has entries that nobody started, or in another order"
+        );
+        self.rings[ring].chain_goes_on &= !is_cut;
     }
 
     fn popped(&mut self, ring: usize, posting: Posting) {
@@ -689,8 +708,8 @@ impl World {
         }
     }
 
-    fn withdrawn(&mut self, ring: usize, user_data: u64) {
-        let may_withdraw = self.may_withdraw || self.in_scope;
+    fn withdrawn(&mut self, ring: usize, user_data: u64, is_cut: bool) {
+        let may_withdraw = self.may_withdraw || self.in_scope || is_cut;
         check!(self, may_withdraw, "{user_data:#x} was taken out of the submission queue");
         if user_data >> 62 == 0 {
             let model = &mut self.rings[ring];
@@ -805,6 +824,10 @@ impl World {
     /// Submits, and waits until `wait` completions are there.
     pub(super) fn enter(&mut self, ring: usize, wait: u32, get_events: bool) -> c_int {
         self.settle(ring);
+        let model = &self.rings[ring];
+        let is_polling = model.setup.flags & sys::IORING_SETUP_SQPOLL != 0;
+        let is_rest_there = model.chain_goes_on && !is_polling && !model.queue.is_empty();
+        check!(self, !is_rest_there, "the rest of a chain that was cut is submitted as one of its own");
         self.publish(ring);
         if get_events && self.tell_of_losses(ring) {
             return -libc::EBADR;
@@ -817,7 +840,6 @@ impl World {
         if error.is_some() && self.random.once_in(2) {
             count = 0;
         }
-        let is_polling = self.rings[ring].setup.flags & sys::IORING_SETUP_SQPOLL != 0;
         if !is_polling || self.random.once_in(2) {
             (0..count).for_each(|_| self.take(ring));
         }

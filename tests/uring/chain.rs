@@ -113,6 +113,37 @@ fn a_chain_that_is_given_up_never_happens() {
 }
 
 #[test]
+fn a_refused_entry_ends_its_chain_and_nothing_else() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let directory = common::directory();
+    let path = directory.path().join("file");
+    let file = Arc::new(OwnedFd::from(File::create(&path).unwrap()));
+    let pool = Pool::new(4, 64).unwrap();
+    for round in 0..5 {
+        let (first, refused, written) = ring
+            .chain(|chain| -> Result<_, Error> {
+                let first = chain.nop()?;
+                // The kernel refuses these flags, and leaves what is behind in the queue.
+                let refused = chain.splice((&file, None), (&file, None), 1, 0x7fff_0000)?;
+                chain.write(&file, pool.lease().unwrap(), 64, 0)?;
+                Ok((first, refused, chain.write(&file, pool.lease().unwrap(), 64, 64)?))
+            })
+            .unwrap();
+        let after = ring.nop().unwrap();
+        let read = ring.chain(|chain| -> Result<_, Error> { Ok((chain.nop()?, chain.nop()?)) }).unwrap();
+        let done = finish(&mut ring, 7);
+        assert_eq!(result_of(&done, refused), -libc::EINVAL);
+        assert_eq!(result_of(&done, written), -libc::ECANCELED, "round {round}");
+        assert!(matches!(result_of(&done, first), 0 | -125));
+        assert_eq!([after, read.0, read.1].map(|ticket| result_of(&done, ticket)), [0, 0, 0]);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0, "what came behind the refused one was written");
+        drop(done);
+        assert_eq!(std::iter::from_fn(|| pool.lease()).collect::<Vec<_>>().len(), 4);
+        assert_eq!(ring.in_flight(), 0);
+    }
+}
+
+#[test]
 fn a_chain_longer_than_the_queue_is_an_error_of_its_own() {
     let Some(mut ring) = common::ring(2) else { return };
     let too_long = ring.chain(|chain| {
