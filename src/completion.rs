@@ -1,5 +1,6 @@
 //! What comes back from a ring.
 
+use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 
 use crate::core::Core;
@@ -8,17 +9,19 @@ use crate::parcel::Parcel;
 use crate::pool::Buf;
 use crate::provided::Received;
 use crate::queues::Cqe;
+use crate::ring::OneThread;
 use crate::table::{NoBuffers, Partial, Ticket};
 
 /// The completions of a ring; see [`crate::Ring::completions`].
 #[derive(Debug)]
 pub struct Completions<'ring, B = NoBuffers> {
     core: &'ring mut Core<B>,
+    one_thread: OneThread,
 }
 
 impl<'ring, B> Completions<'ring, B> {
     pub(crate) fn new(core: &'ring mut Core<B>) -> Self {
-        Self { core }
+        Self { core, one_thread: PhantomData }
     }
 }
 
