@@ -112,6 +112,10 @@ impl<B> Drop for Open<'_, B> {
     }
 }
 
+#[cfg(sysuring_break = "r8_send")]
+// SAFETY: none, this is a mistake.
+unsafe impl<B> Send for Chain<'_, B> {}
+
 impl<B> Chain<'_, B> {
     /// Ends the operation before this one with ECANCELED where it takes longer than `limit`. This one ends with ETIME then,
     /// and with ECANCELED where it was in time.
