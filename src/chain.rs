@@ -1,5 +1,6 @@
 //! Operations that start one after another, and operations with flags.
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -8,13 +9,14 @@ use liburing_sys as sys;
 use crate::core::Core;
 use crate::operations::{Seal, Starter, start_time};
 use crate::rejected::Rejected;
-use crate::ring::Ring;
+use crate::ring::{OneThread, Ring};
 use crate::table::{NoBuffers, Ticket};
 
 /// Operations that start one after another; see [`Ring::chain`].
 #[derive(Debug)]
 pub struct Chain<'ring, B = NoBuffers> {
     core: &'ring mut Core<B>,
+    one_thread: OneThread,
 }
 
 impl<B> Ring<B> {
@@ -73,7 +75,7 @@ impl<B> Ring<B> {
     fn chain_by<T, E>(&mut self, link: u8, build: impl FnOnce(&mut Chain<'_, B>) -> Result<T, E>) -> Result<T, E> {
         self.core().begin_chain(link);
         let mut open = Open { core: self.core(), is_complete: false };
-        let built = build(&mut Chain { core: open.core })?;
+        let built = build(&mut Chain { core: open.core, one_thread: PhantomData })?;
         open.is_complete = true;
         Ok(built)
     }
@@ -81,13 +83,13 @@ impl<B> Ring<B> {
     /// Starts operations that begin when everything submitted before them has ended, and before anything submitted after.
     #[doc(alias = "IOSQE_IO_DRAIN")]
     pub fn drained(&mut self) -> WithFlags<'_, B> {
-        WithFlags { core: self.core(), flags: sys::IOSQE_IO_DRAIN as u8 }
+        WithFlags { core: self.core(), flags: sys::IOSQE_IO_DRAIN as u8, one_thread: PhantomData }
     }
 
     /// Starts operations that the kernel hands to a thread of its own at once, without an attempt to complete them first.
     #[doc(alias = "IOSQE_ASYNC")]
     pub fn forced_async(&mut self) -> WithFlags<'_, B> {
-        WithFlags { core: self.core(), flags: sys::IOSQE_ASYNC as u8 }
+        WithFlags { core: self.core(), flags: sys::IOSQE_ASYNC as u8, one_thread: PhantomData }
     }
 }
 
@@ -109,6 +111,10 @@ impl<B> Drop for Open<'_, B> {
         drop(forgotten);
     }
 }
+
+#[cfg(sysuring_break = "r8_send")]
+// SAFETY: none, this is a mistake.
+unsafe impl<B> Send for Chain<'_, B> {}
 
 impl<B> Chain<'_, B> {
     /// Ends the operation before this one with ECANCELED where it takes longer than `limit`. This one ends with ETIME then,
@@ -142,6 +148,7 @@ impl<B> Starter for Chain<'_, B> {
 pub struct WithFlags<'ring, B = NoBuffers> {
     core: &'ring mut Core<B>,
     flags: u8,
+    one_thread: OneThread,
 }
 
 impl<B> Starter for WithFlags<'_, B> {

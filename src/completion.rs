@@ -1,6 +1,7 @@
 //! What comes back from a ring.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
@@ -10,17 +11,19 @@ use crate::parcel::Parcel;
 use crate::pool::Buf;
 use crate::provided::Received;
 use crate::queues::Cqe;
+use crate::ring::OneThread;
 use crate::table::{NoBuffers, Partial, Ticket};
 
 /// The completions of a ring; see [`crate::Ring::completions`].
 #[derive(Debug)]
 pub struct Completions<'ring, B = NoBuffers> {
     core: &'ring mut Core<B>,
+    one_thread: OneThread,
 }
 
 impl<'ring, B> Completions<'ring, B> {
     pub(crate) fn new(core: &'ring mut Core<B>) -> Self {
-        Self { core }
+        Self { core, one_thread: PhantomData }
     }
 }
 

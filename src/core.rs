@@ -158,8 +158,8 @@ pub fn leaked_operations() -> u32 {
 }
 
 // SAFETY: nothing in here belongs to a thread, but what the user's own buffers may hold. Rings that the kernel ties to one
-// (SINGLE_ISSUER, DEFER_TASKRUN) are only ever inside of a `Ring`, which is not `Send`; the builder refuses these flags for
-// a `SharedRing`.
+// (SINGLE_ISSUER, DEFER_TASKRUN) are only ever inside of a `Ring`, which is not `Send`, as nothing is that borrows one
+// (`OneThread`); the builder refuses these flags for a `SharedRing`.
 unsafe impl<B: Send> Send for Core<B> {}
 
 impl<B> Core<B> {

@@ -57,9 +57,11 @@ use crate::table::{NoBuffers, Ticket};
 /// ```
 pub struct Ring<B = NoBuffers> {
     core: Core<B>,
-    /// Neither `Send` nor `Sync`.
-    one_thread: PhantomData<*mut ()>,
+    one_thread: OneThread,
 }
+
+/// In all that works on a [`Ring`], which may be bound to its thread: neither `Send` nor `Sync`, as a [`Core`] would be.
+pub(crate) type OneThread = PhantomData<*mut ()>;
 
 impl Ring {
     /// A ring with `entries` submission queue entries (rounded up to a power of two) and no flags.

@@ -18,7 +18,7 @@ use crate::operations::{Seal, Starter};
 use crate::parcel::address_of;
 use crate::queues::is_passing;
 use crate::rejected::{RejectReason, Rejected};
-use crate::ring::Ring;
+use crate::ring::{OneThread, Ring};
 use crate::table::{Held, NoBuffers, Ticket};
 
 /// How long a ring that can't be entered any more is watched for the completions that are due.
@@ -30,6 +30,7 @@ pub struct Scope<'scope, 'env: 'scope, B = NoBuffers> {
     /// Invariant in both: neither may be taken for a shorter or a longer one.
     env: PhantomData<&'env mut &'env ()>,
     scope: PhantomData<&'scope mut &'scope ()>,
+    one_thread: OneThread,
 }
 
 /// An operation of a scope.
@@ -98,7 +99,7 @@ impl<B> Ring<B> {
     /// ```
     pub fn scope<'env, R>(&mut self, work: impl for<'scope> FnOnce(&mut Scope<'scope, 'env, B>) -> R) -> R {
         let end = End { core: self.core() };
-        work(&mut Scope { core: &mut *end.core, env: PhantomData, scope: PhantomData })
+        work(&mut Scope { core: &mut *end.core, env: PhantomData, scope: PhantomData, one_thread: PhantomData })
     }
 }
 
