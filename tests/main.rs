@@ -9,6 +9,7 @@ mod device;
 mod uring {
     mod chain;
     mod drop;
+    mod forge;
     mod fork;
     mod model;
     mod operations;
