@@ -5,8 +5,11 @@
 //! else's and is not touched.
 
 use std::io;
-use std::ptr::{self, NonNull};
+use std::mem;
+use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use crate::mapping::Mapping;
 
 const ALIVE: u32 = 1;
 
@@ -30,17 +33,20 @@ impl ForkMark {
                 return Ok(Self(mark));
             }
         }
-        let page = map_wiped_on_fork()?;
-        match CURRENT.compare_exchange(seen, page.as_ptr(), Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: mapped just now, initialised, and never unmapped from here on.
-            Ok(_) => Ok(Self(unsafe { page.as_ref() })),
-            Err(theirs) => {
-                // SAFETY: nobody but us knows this page.
-                unsafe { libc::munmap(page.as_ptr().cast(), PAGE) };
-                // SAFETY: another thread's page, which is never unmapped; not null, since it differs from `seen` after an
-                // exchange that only ever stores pages.
-                Ok(Self(unsafe { &*theirs }))
+        // A mapping of ours reads zero in a child.
+        let page = Mapping::new(PAGE)?;
+        let mark = page.start().cast::<AtomicU32>();
+        // SAFETY: the page is mapped, aligned, and zeroed, which is an AtomicU32.
+        unsafe { (*mark).store(ALIVE, Ordering::Relaxed) };
+        match CURRENT.compare_exchange(seen, mark, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                mem::forget(page);
+                // SAFETY: mapped just now, initialised, and never unmapped from here on.
+                Ok(Self(unsafe { &*mark }))
             }
+            // SAFETY: another thread's page, which is never unmapped; not null, since it differs from `seen` after an exchange
+            // that only ever stores pages. Ours goes: nobody but us knows it.
+            Err(theirs) => Ok(Self(unsafe { &*theirs })),
         }
     }
 
@@ -49,34 +55,6 @@ impl ForkMark {
     pub(crate) fn is_alive(self) -> bool {
         self.0.load(Ordering::Relaxed) == ALIVE || cfg!(sysuring_break = "r12_fork")
     }
-}
-
-fn map_wiped_on_fork() -> io::Result<NonNull<AtomicU32>> {
-    // SAFETY: a new private mapping at an address of the kernel's choice.
-    let page = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            PAGE,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    if page == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the range is the mapping made above.
-    if unsafe { libc::madvise(page, PAGE, libc::MADV_WIPEONFORK) } != 0 {
-        let error = io::Error::last_os_error();
-        // SAFETY: nobody but us knows this page.
-        unsafe { libc::munmap(page, PAGE) };
-        return Err(error);
-    }
-    let mark = NonNull::new(page.cast::<AtomicU32>()).ok_or(io::ErrorKind::OutOfMemory)?;
-    // SAFETY: the page is mapped, aligned, and zeroed, which is an AtomicU32.
-    unsafe { mark.as_ref() }.store(ALIVE, Ordering::Relaxed);
-    Ok(mark)
 }
 
 #[cfg(test)]
