@@ -252,7 +252,7 @@ impl<B> Core<B> {
     }
 
     /// As [`Core::start`]; `fill` gets what the operation holds, at the address where it stays, and completes the fields.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start_with(
         &mut self,
         target: Target,

@@ -300,7 +300,7 @@ pub trait Operations: Starter {
     ///
     /// Gives the buffer back where nothing was started; see [`RejectReason`].
     #[doc(alias("io_uring_prep_read", "IORING_OP_READ"))]
-    #[inline]
+    #[inline(always)]
     fn read_owned(
         &mut self,
         file: &impl FileRef,
@@ -310,9 +310,13 @@ pub trait Operations: Starter {
     where
         Self::Owned: StableBuf,
     {
-        self.start_on_core(SEAL, buffer, |core, buffer| {
-            start_owned(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_READ) }, buffer)
-        })
+        match self.core_guard(SEAL) {
+            Some(mut core) => {
+                let operation = Operation { offset, ..Operation::new(sys::IORING_OP_READ) };
+                start_owned(&mut *core, file, operation, buffer)
+            }
+            None => Err(Rejected::new(RejectReason::Forked, buffer)),
+        }
     }
 
     /// Writes all of a buffer that is moved in at `offset`; [`Done::into_owned`](crate::Done::into_owned) gives it back.
@@ -321,7 +325,7 @@ pub trait Operations: Starter {
     ///
     /// As for [`Operations::read_owned`].
     #[doc(alias("io_uring_prep_write", "IORING_OP_WRITE"))]
-    #[inline]
+    #[inline(always)]
     fn write_owned(
         &mut self,
         file: &impl FileRef,
@@ -331,9 +335,13 @@ pub trait Operations: Starter {
     where
         Self::Owned: StableBuf,
     {
-        self.start_on_core(SEAL, buffer, |core, buffer| {
-            start_owned(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_WRITE) }, buffer)
-        })
+        match self.core_guard(SEAL) {
+            Some(mut core) => {
+                let operation = Operation { offset, ..Operation::new(sys::IORING_OP_WRITE) };
+                start_owned(&mut *core, file, operation, buffer)
+            }
+            None => Err(Rejected::new(RejectReason::Forked, buffer)),
+        }
     }
 
     /// Receives into a buffer that is moved in; `flags` are those of `recv(2)`.
@@ -1000,7 +1008,7 @@ fn start_leases<B>(
 }
 
 /// A transfer of a buffer that is moved in. Its address is asked for when it is where it stays.
-#[inline]
+#[inline(always)]
 fn start_owned<B: StableBuf>(
     core: &mut Core<B>,
     file: &impl FileRef,

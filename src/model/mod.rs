@@ -193,7 +193,13 @@ impl User {
             for address in addresses {
                 world.add_region(address, pool.slot_size(), Owner::Free, Kind::Slot(number));
             }
-            world.pools.push(PoolModel { memory, start, length: length.next_multiple_of(4096), is_gone: false });
+            world.pools.push(PoolModel {
+                memory,
+                start,
+                length: length.next_multiple_of(4096),
+                is_gone: false,
+                is_retired: false,
+            });
         });
         drop(leases);
         self.pools.push(Some(pool));

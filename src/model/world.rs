@@ -265,6 +265,8 @@ pub(super) struct PoolModel {
     pub(super) start: usize,
     pub(super) length: usize,
     pub(super) is_gone: bool,
+    /// It went while the kernel used it: its addresses are nobody's for good.
+    pub(super) is_retired: bool,
 }
 
 /// What became of a descriptor that a world made.
@@ -763,6 +765,7 @@ impl World {
             let in_hands = self.regions.iter().filter(of_this).any(|region| region.owner == Owner::User);
             check!(self, !in_hands, "a pool went while the user has leases of it");
             self.pools[number].is_gone = true;
+            self.pools[number].is_retired = in_use;
             if in_use {
                 check!(self, is_mapped(start, length), "the addresses of a pool were given back that the kernel uses");
             } else {
@@ -1457,7 +1460,8 @@ impl World {
             unsafe { libc::close(descriptor) };
         }
         for pool in &self.pools {
-            if pool.is_gone && is_mapped(pool.start, pool.length) {
+            // Others were unmapped: their addresses may be another thread's by now.
+            if pool.is_retired {
                 // SAFETY: retired: nobody reaches these addresses, and no kernel uses them.
                 unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(pool.start), pool.length) };
             }
