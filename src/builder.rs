@@ -112,7 +112,8 @@ impl RingBuilder {
         self.set(SetupFlags::CQSIZE, true)
     }
 
-    /// A kernel thread takes submissions without a system call and sleeps after `idle` without any.
+    /// A kernel thread takes submissions without a system call and sleeps after `idle` without any; zero is the kernel's own
+    /// limit, a second.
     #[doc(alias = "IORING_SETUP_SQPOLL")]
     #[must_use]
     pub fn sqpoll(mut self, idle: Duration) -> Self {
@@ -188,8 +189,8 @@ impl RingBuilder {
 
     /// How long dropping the ring waits, after it asked the kernel to cancel them, for operations in flight.
     ///
-    /// Unless set, it waits only where memory would leak otherwise, for a second at most: buffers that were moved in, paths,
-    /// times and addresses leak, leases of a pool don't ([`crate::leaked_operations`], [`crate::Pool::retired_bytes`]).
+    /// Unless set, it waits only where something would leak otherwise, for a second at most: buffers that were moved in, paths,
+    /// times, addresses and descriptors that an operation keeps open or makes leak; leases of a pool and registered files don't ([`crate::leaked_operations`], [`crate::Pool::retired_bytes`]).
     #[must_use]
     pub fn drop_limit(mut self, limit: Duration) -> Self {
         self.drop_limit = Some(limit);

@@ -95,7 +95,8 @@ impl<B> Done<B> {
         self.ticket
     }
 
-    /// How it ended: for a read or write, the bytes transferred, which may be fewer than asked for.
+    /// How it ended: for a read or write, the bytes transferred, which may be fewer than asked for. With `MSG_TRUNC` a receive
+    /// says how long the message was, which may be more than the buffer has.
     ///
     /// # Errors
     ///

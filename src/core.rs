@@ -147,11 +147,11 @@ fn table_for<B>(queues: &Queues) -> Table<B> {
 /// How long dropping a ring waits for memory that would leak.
 const LEAK_LIMIT: Duration = Duration::from_secs(1);
 
-/// Operations whose memory was leaked.
+/// Operations of which something was leaked.
 static LEAKED: AtomicU32 = AtomicU32::new(0);
 
-/// Operations whose memory this process leaked, since the ring was gone and the kernel was not through with it. What leases
-/// of a pool have is not leaked: see [`Pool::retired_bytes`].
+/// Operations whose memory or descriptor this process leaked, since the ring was gone and the kernel was not through with it.
+/// What leases of a pool have is not leaked: see [`Pool::retired_bytes`].
 #[must_use]
 pub fn leaked_operations() -> u32 {
     LEAKED.load(Ordering::Relaxed)
@@ -480,9 +480,22 @@ impl<B> Core<B> {
         self.check_usable()?;
         self.registered.release_files(&mut self.queues);
         self.offer_returned();
-        let before = self.queues.consumed();
-        let result = self.queues.submit_and_wait(wait);
-        self.after_submit(before, result)
+        let mut submitted = 0;
+        loop {
+            let before = self.queues.consumed();
+            let result = self.queues.submit_and_wait(wait);
+            let result = self.after_submit(before, result);
+            match result {
+                Err(error) if submitted == 0 => return Err(error),
+                // What was submitted hides the error, which the next submit tells again.
+                Err(_) => return Ok(submitted),
+                Ok(count) => submitted += count,
+            }
+            // The kernel stops behind an entry that it refuses, and then does not wait.
+            if wait == 0 || !self.queues.stopped_short(before) {
+                return Ok(submitted);
+            }
+        }
     }
 
     /// As [`Core::submit_and_wait`], for `limit` at most. It is no error when the time passes.
@@ -574,7 +587,7 @@ impl<B> Core<B> {
     #[cold]
     #[inline(never)]
     fn wait_unpacked(&mut self, ticket: Ticket, held: Held<B>, result: i32, flags: u32) {
-        let returned = self.unpack(ticket, held, result, flags);
+        let returned = self.unpack(ticket, held, result, flags, false);
         self.waiting.push_back(Completion::Done(Done::new(ticket, result, flags, returned)));
         self.has_waiting = true;
     }
@@ -618,26 +631,38 @@ impl<B> Core<B> {
         self.has_waiting
     }
 
+    /// How many completions can be taken without looking at the queue.
+    #[inline]
+    pub(crate) fn waiting(&self) -> u32 {
+        if self.has_waiting { self.count_waiting() } else { 0 }
+    }
+
+    #[cold]
+    fn count_waiting(&self) -> u32 {
+        (self.waiting.len() + self.table.waiting()) as u32
+    }
+
     /// What the owner of an operation gets back.
     pub(crate) fn done(&mut self, finished: Finished<B>) -> Done<B> {
-        let Finished { ticket, result, flags, held, new_descriptor, .. } = finished;
+        let Finished { ticket, result, flags, held, new_descriptor, is_bundle, .. } = finished;
         let returned = if new_descriptor.is_some() {
             Returned::Rare(RareBox::new(Rare { ticket, result, flags, new_descriptor, received: None }))
         } else {
-            self.unpack(ticket, held, result, flags)
+            self.unpack(ticket, held, result, flags, is_bundle)
         };
         Done::new(ticket, result, flags, returned)
     }
 
     /// Adds the buffers that the kernel picked for a result.
     fn more(&mut self, partial: Partial) -> Completion<B> {
-        let received = partial.group.and_then(|group| self.groups.received(group, partial.result, partial.flags));
+        let Partial { result, flags, is_bundle, .. } = partial;
+        let received = partial.group.and_then(|group| self.groups.received(group, result, flags, is_bundle));
         Completion::More(More::new(partial, received))
     }
 
     /// Takes what the owner gets out of what the operation held, and keeps the parcel.
     #[inline(never)]
-    fn unpack(&mut self, ticket: Ticket, held: Held<B>, result: i32, flags: u32) -> Returned<B> {
+    fn unpack(&mut self, ticket: Ticket, held: Held<B>, result: i32, flags: u32, is_bundle: bool) -> Returned<B> {
         match held {
             Held::Nothing | Held::Borrowed => Returned::Nothing,
             Held::Lease(buf) => Returned::Lease(buf),
@@ -649,7 +674,7 @@ impl<B> Core<B> {
                 self.put_away(parcel);
                 Returned::Nothing
             }
-            Held::Group(memory) => match self.groups.received(memory.group(), result, flags) {
+            Held::Group(memory) => match self.groups.received(memory.group(), result, flags, is_bundle) {
                 None => Returned::Nothing,
                 received => {
                     Returned::Rare(RareBox::new(Rare { ticket, result, flags, new_descriptor: None, received }))
@@ -668,11 +693,15 @@ impl<B> Core<B> {
             if is_raw(cqe.user_data()) {
                 self.queues.count_raw(&cqe);
                 self.waiting.push_back(Completion::Raw(cqe));
+            } else if self.table.takes_from_group(cqe.user_data()) {
+                // What the kernel did to the buffers is known only in the order in which it says so.
+                self.complete_rare(cqe);
             } else {
                 let file = self.table.complete_later(cqe.user_data(), cqe.raw_result(), cqe.flags());
                 self.registered.end(file);
             }
         }
+        self.has_waiting = true;
     }
 
     /// Takes an operation that ended; see [`Core::reap`].
@@ -876,8 +905,12 @@ impl<B> Drop for Core<B> {
         }
         // What ended already, or never began, gives its lease back.
         self.withdraw_unsubmitted();
+        // Completions may be held back until the ring is entered: there was no room, or they are deferred.
+        let _ = self.flush_completions();
         self.reap();
         self.drain();
+        let _ = self.flush_completions();
+        self.reap();
         let left = self.table.in_flight();
         let leaked = self.table.abandon_in_flight();
         if leaked != 0 {

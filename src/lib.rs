@@ -34,7 +34,7 @@
 //! What can fail: an operation that could not be started ([`Rejected`] gives back what it was given, with the reason), the
 //! submit ([`Ring::submit`]; what was started stays so), and the operation itself ([`Done::result`]).
 //!
-//! //! # The library
+//! # The library
 //!
 //! liburing is the distribution's. With the feature `dlopen` (the default) a program finds `liburing.so.2` when it runs, and
 //! goes on without; with `link` it is linked to it. Both together are linked, and called by pointer. The header that the

@@ -15,7 +15,7 @@ use crate::operations::{FileRef, accept_operation, poll_mask, start_bare};
 use crate::provided::ProvidedBuffers;
 use crate::rejected::{RejectReason, Rejected};
 use crate::ring::Ring;
-use crate::table::{Held, Ticket};
+use crate::table::{Held, Outcome, Ticket};
 
 impl<B> Ring<B> {
     /// Takes one connection after the other (since Linux 5.19): each is a [`More`](crate::More) with the new socket.
@@ -72,7 +72,8 @@ impl<B> Ring<B> {
     }
 
     /// Receives once, into a buffer that the kernel picks when there is something:
-    /// [`Done::into_received`](crate::Done::into_received).
+    /// [`Done::into_received`](crate::Done::into_received). `flags` are those of `recv(2)`, but for `MSG_TRUNC` and, on an
+    /// incremental group, `MSG_WAITALL`, which are ignored: they make the result another number than the bytes in the buffer.
     ///
     /// # Errors
     ///
@@ -84,7 +85,8 @@ impl<B> Ring<B> {
         buffers: &ProvidedBuffers,
         flags: i32,
     ) -> Result<Ticket, Rejected<()>> {
-        let operation = Operation { operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_RECV) };
+        let flags = receive_flags(flags, buffers);
+        let operation = Operation { operation_flags: flags, ..Operation::new(sys::IORING_OP_RECV) };
         self.start_picking(socket, buffers, operation)
     }
 
@@ -105,10 +107,11 @@ impl<B> Ring<B> {
         flags: i32,
         bundle: bool,
     ) -> Result<Ticket, Rejected<()>> {
-        let bundle = if bundle && !buffers.is_incremental() { RECVSEND_BUNDLE } else { 0 };
+        let bundle = bundle && !buffers.is_incremental();
         let operation = Operation {
-            operation_flags: flags as u32,
-            ioprio: sys::IORING_RECV_MULTISHOT as u16 | bundle,
+            operation_flags: receive_flags(flags, buffers),
+            ioprio: sys::IORING_RECV_MULTISHOT as u16 | if bundle { RECVSEND_BUNDLE } else { 0 },
+            outcome: if bundle { Outcome::Bundle } else { Outcome::Count },
             ..Operation::new(sys::IORING_OP_RECV)
         };
         self.start_picking(socket, buffers, operation)
@@ -133,7 +136,7 @@ impl<B> Ring<B> {
     ) -> Result<Ticket, Rejected<()>> {
         let core = self.core();
         if !core.has_buffers(buffers) {
-            return Err(Rejected::new(RejectReason::ForeignPool, ()));
+            return Err(Rejected::new(RejectReason::ForeignGroup, ()));
         }
         let target = file.to_target(core).map_err(|reason| Rejected::new(reason, ()))?;
         operation.flags |= sys::IOSQE_BUFFER_SELECT as u8;
@@ -141,6 +144,13 @@ impl<B> Ring<B> {
         let held = Held::Group(Arc::clone(&buffers.memory));
         core.start(target, operation, held).map_err(|(reason, _)| Rejected::new(reason, ()))
     }
+}
+
+/// Without MSG_TRUNC, whose result says nothing of how much memory the kernel used, and without MSG_WAITALL where it fills an
+/// incremental buffer by more than it says.
+fn receive_flags(flags: i32, buffers: &ProvidedBuffers) -> u32 {
+    let wait = if buffers.is_incremental() { libc::MSG_WAITALL } else { 0 };
+    (flags & !(libc::MSG_TRUNC | wait)) as u32
 }
 
 /// `IORING_OP_READ_MULTISHOT`, which liburing 2.3 has no name for.

@@ -843,7 +843,8 @@ pub trait Operations: Starter {
         self.start_on_core(SEAL, buf, |core, buf| start_lease(core, socket, operation, buf, length))
     }
 
-    /// Sends the first `length` bytes of a lease; `flags` are those of `send(2)`.
+    /// Sends the first `length` bytes of a lease; `flags` are those of `send(2)`, but for `MSG_ZEROCOPY`, which is ignored: see
+    /// [`Operations::send_zero_copy`].
     ///
     /// # Errors
     ///

@@ -137,17 +137,14 @@ impl Groups {
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         };
-        let free = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
-        if free == MOST_GROUPS {
-            let message = format!("the ring has {MOST_GROUPS} groups of buffers already; remove one");
-            return Err(Error::new(ErrorKind::Full, message));
-        }
         let map = |bytes| {
             Mapping::new(bytes).map_err(|error| Error::from_io(error, format_args!("map {bytes} bytes of buffers")))
         };
+        let (buffers, ring) = (map(bytes)?, map(usize::from(count) * size_of::<sys::io_uring_buf>())?);
+        let free = self.register_somewhere(queues, &ring, count, is_incremental)?;
         let memory = Arc::new(ProvidedMemory {
-            buffers: map(bytes)?,
-            ring: map(usize::from(count) * size_of::<sys::io_uring_buf>())?,
+            buffers,
+            ring,
             size,
             count,
             group: free as u16,
@@ -156,7 +153,6 @@ impl Groups {
             next: (0..count).map(|_| AtomicU32::new(NO_BUFFER)).collect(),
             owners: (0..count).map(|_| AtomicU32::new(0)).collect(),
         });
-        register(queues, &memory, free as u16)?;
         let mut group = Group {
             filled: vec![0; count.into()].into(),
             order: vec![0; count.into()].into(),
@@ -168,11 +164,32 @@ impl Groups {
             group.offer(buffer, buffer);
         }
         group.publish(count);
-        if free == self.0.len() {
-            self.0.push(None);
+        if self.0.len() <= free {
+            self.0.resize_with(free + 1, || None);
         }
         self.0[free] = Some(group);
         Ok(ProvidedBuffers { memory })
+    }
+
+    /// Registers a ring of buffers under the first number that is neither ours nor the raw interface's.
+    fn register_somewhere(
+        &self,
+        queues: &mut Queues,
+        ring: &Mapping,
+        count: u16,
+        is_incremental: bool,
+    ) -> Result<usize> {
+        for number in 0..MOST_GROUPS {
+            if self.0.get(number).is_some_and(Option::is_some) {
+                continue;
+            }
+            match register(queues, ring, count, is_incremental, number as u16) {
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                registered => return registered.map(|()| number),
+            }
+        }
+        let message = format!("the ring has {MOST_GROUPS} groups of buffers already; remove one");
+        Err(Error::new(ErrorKind::Full, message))
     }
 
     /// Whether the group is this ring's.
@@ -208,23 +225,25 @@ impl Groups {
     }
 
     /// The buffers of a result; `None` where the kernel took none.
-    pub(crate) fn received(&mut self, group: u16, result: i32, flags: u32) -> Option<Received> {
+    ///
+    /// To be asked once for each CQE, in their order: what an incremental group has left depends on it.
+    pub(crate) fn received(&mut self, group: u16, result: i32, flags: u32, is_bundle: bool) -> Option<Received> {
         if flags & sys::IORING_CQE_F_BUFFER == 0 {
             return None;
         }
         let group = self.0.get_mut(usize::from(group))?.as_mut()?;
         let buffer = flags >> sys::IORING_CQE_BUFFER_SHIFT;
-        group.received(buffer, u32::try_from(result).unwrap_or(0), flags)
+        group.received(buffer, u32::try_from(result).unwrap_or(0), flags, is_bundle)
     }
 }
 
-fn register(queues: &mut Queues, memory: &ProvidedMemory, group: u16) -> Result<()> {
+fn register(queues: &mut Queues, ring: &Mapping, count: u16, is_incremental: bool, group: u16) -> Result<()> {
     // SAFETY: all zeroes is a value of this C structure.
     let mut registration = unsafe { std::mem::zeroed::<sys::io_uring_buf_reg>() };
-    registration.ring_addr = memory.ring.start().expose_provenance() as u64;
-    registration.ring_entries = memory.count.into();
+    registration.ring_addr = ring.start().expose_provenance() as u64;
+    registration.ring_entries = count.into();
     registration.bgid = group;
-    if memory.is_incremental {
+    if is_incremental {
         // The last two of its first 16 bytes, which older headers call padding.
         // SAFETY: within the structure.
         unsafe { (&raw mut registration).cast::<u16>().add(7).write(INCREMENTAL) };
@@ -233,8 +252,7 @@ fn register(queues: &mut Queues, memory: &ProvidedMemory, group: u16) -> Result<
     // operation may use it later than that, it is retired.
     let returned = unsafe { sys::io_uring_register_buf_ring(queues.raw(), &raw mut registration, 0) };
     if returned == -libc::EINVAL {
-        let since =
-            if memory.is_incremental { "incremental buffers (since 6.12)" } else { "buffer rings (since 5.19)" };
+        let since = if is_incremental { "incremental buffers (since 6.12)" } else { "buffer rings (since 5.19)" };
         return Err(Error::new(ErrorKind::Unsupported, format!("the kernel has no {since}")));
     }
     check(returned, "register a group of buffers").map(|_| ())
@@ -281,7 +299,7 @@ impl Group {
         self.publish(count);
     }
 
-    fn received(&mut self, buffer: u32, length: u32, flags: u32) -> Option<Received> {
+    fn received(&mut self, buffer: u32, length: u32, flags: u32, is_bundle: bool) -> Option<Received> {
         let memory = &self.memory;
         let size = memory.size;
         let filled = self.filled.get_mut(buffer as usize)?;
@@ -293,6 +311,10 @@ impl Group {
                 memory.owners[buffer as usize].fetch_add(1, Ordering::Relaxed);
             }
             return Some(Received::new(memory, buffer, offset, length, 1));
+        }
+        if !is_bundle {
+            // A result can be larger than the buffer: MSG_TRUNC says how long a datagram was.
+            return Some(Received::new(memory, buffer, 0, length.min(size), 1));
         }
         let buffers = length.div_ceil(size).clamp(1, memory.count.into());
         let mut last = buffer;

@@ -415,6 +415,15 @@ impl Queues {
         unsafe { AtomicU32::from_ptr((*self.raw()).sq.khead) }.load(Ordering::Acquire)
     }
 
+    /// Whether the kernel, which had come to `before`, took some entries and left others.
+    #[inline]
+    pub(crate) fn stopped_short(&self, before: u32) -> bool {
+        let head = self.consumed();
+        // SAFETY: the ring is set up; the tail is liburing's own.
+        let tail = unsafe { (*self.raw()).sq.sqe_tail };
+        head != tail && head != before && !self.sq_polling
+    }
+
     /// Whether the kernel, which had come to `before`, took some entries and stopped in the middle of a chain: it had no
     /// memory, or (before Linux 5.15) refused an entry, and did not look at those behind.
     #[inline]

@@ -14,6 +14,8 @@ pub enum RejectReason {
     TableFull,
     /// The buffer's pool is not registered on this ring.
     ForeignPool,
+    /// The group of buffers is another ring's, or was removed.
+    ForeignGroup,
     /// The file is registered on another ring.
     ForeignFile,
     /// More bytes than the buffer has.
@@ -30,7 +32,7 @@ impl RejectReason {
     fn kind(self) -> ErrorKind {
         match self {
             Self::QueueFull | Self::TableFull => ErrorKind::Full,
-            Self::ForeignPool => ErrorKind::ForeignPool,
+            Self::ForeignPool | Self::ForeignGroup => ErrorKind::ForeignPool,
             Self::ForeignFile => ErrorKind::ForeignFile,
             Self::TooLong | Self::ChainTooLong => ErrorKind::InvalidInput,
             Self::Forked => ErrorKind::Forked,
@@ -45,6 +47,9 @@ impl fmt::Display for RejectReason {
             Self::QueueFull => "the submission queue is full; submit first",
             Self::TableFull => "as many operations are in flight as completions fit; take some completions first",
             Self::ForeignPool => "the buffer's pool is not registered on this ring; call register_pool",
+            Self::ForeignGroup => {
+                "the group of buffers is another ring's, or was removed; call provide_buffers on this ring"
+            }
             Self::ForeignFile => "the file is registered on another ring; call register_file on this one",
             Self::TooLong => "the length is more than the buffer has",
             Self::ChainTooLong => "the chain is longer than the submission queue; make the ring with more entries",

@@ -244,7 +244,8 @@ impl<B> Ring<B> {
         self.core.submit()
     }
 
-    /// As [`Ring::submit`], and waits until `wait` completions can be taken.
+    /// As [`Ring::submit`], and waits until `wait` completions can be taken. Those that were found while a scope waited for its
+    /// own are among them.
     ///
     /// # Errors
     ///
@@ -252,6 +253,7 @@ impl<B> Ring<B> {
     #[doc(alias = "io_uring_submit_and_wait")]
     #[inline]
     pub fn submit_and_wait(&mut self, wait: u32) -> Result<u32> {
+        let wait = wait.saturating_sub(self.core.waiting());
         self.core.submit_and_wait(wait)
     }
 
@@ -262,6 +264,7 @@ impl<B> Ring<B> {
     /// As for [`Ring::submit_and_wait`].
     #[doc(alias = "io_uring_submit_and_wait_timeout")]
     pub fn submit_and_wait_timeout(&mut self, wait: u32, limit: Duration) -> Result<u32> {
+        let wait = wait.saturating_sub(self.core.waiting());
         self.core.submit_and_wait_timeout(wait, limit)
     }
 

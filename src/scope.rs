@@ -72,7 +72,8 @@ impl<B> Ring<B> {
     /// Runs `work`, which may start operations on memory that it borrows, and returns when all of them have ended, however
     /// long that takes.
     ///
-    /// Operations that were in flight before stay so; what completes meanwhile is there afterwards.
+    /// Operations that were in flight before stay so; what completes meanwhile is there afterwards. That goes for what is
+    /// started through [`Operations`](crate::Operations) inside as well, which takes a place in the table until then.
     ///
     /// # Aborts
     ///
@@ -131,7 +132,10 @@ impl<B> Core<B> {
                     // What the kernel has not seen ends at once; what it has may still complete.
                     self.withdraw_unsubmitted();
                     if refused_since.get_or_insert_with(Instant::now).elapsed() > LAST_RESORT {
-                        log::error!("the kernel refuses to wait for operations that use borrowed memory; aborting");
+                        // Not through the log, which may have nobody who listens.
+                        eprintln!(
+                            "sysuring: the kernel refuses to wait for operations that use borrowed memory; aborting"
+                        );
                         std::process::abort();
                     }
                     std::thread::sleep(Duration::from_millis(1));

@@ -28,8 +28,12 @@ use crate::table::{NoBuffers, Ticket};
 /// A ring whose methods take `&self` and may be called from any thread.
 ///
 /// Each operation that was started must be submitted and waited for, or its completion keeps a place in the table; waiting
-/// for one that nobody submits lasts until somebody does. Reads and writes are all that it has so far. For one thread
-/// [`crate::Ring`] is faster: it takes no lock and can be bound to its thread.
+/// for one that nobody submits lasts until somebody does. Beside reads and writes it starts whatever is in
+/// [`Operations`](crate::Operations), as `(&ring).fsync(&file, true)`. For one thread [`crate::Ring`] is faster: it takes no
+/// lock and can be bound to its thread.
+///
+/// To the kernel an operation is of the thread that submitted it: one that waits for something, such as a receive, ends with
+/// ECANCELED when that thread ends. Start it again, or let threads submit that last.
 ///
 /// ```
 /// use sysuring::{Pool, Ring};

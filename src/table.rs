@@ -114,6 +114,8 @@ pub(crate) enum Outcome {
     ZeroCopy,
     /// The kernel closes the descriptor that the entry holds, unless it says that it did not begin.
     Close,
+    /// A count that may span several buffers of a group.
+    Bundle,
 }
 
 /// An operation to be entered.
@@ -146,6 +148,8 @@ pub(crate) struct Finished<B = NoBuffers> {
     pub(crate) file: u32,
     /// The new descriptor that is the result.
     pub(crate) new_descriptor: Option<OwnedFd>,
+    /// The result may span several buffers.
+    pub(crate) is_bundle: bool,
 }
 
 /// One of several results of an operation that goes on.
@@ -157,6 +161,8 @@ pub(crate) struct Partial {
     pub(crate) new_descriptor: Option<OwnedFd>,
     /// The group of buffers that the operation takes its own from.
     pub(crate) group: Option<u16>,
+    /// The result may span several buffers.
+    pub(crate) is_bundle: bool,
 }
 
 /// What a CQE meant.
@@ -362,8 +368,9 @@ impl<B> Table<B> {
         self.free = slot;
         let rest = &mut self.rest[slot as usize];
         let new_descriptor = if was_rare { settle(rest.outcome, result, &mut held) } else { None };
+        let is_bundle = was_rare && rest.outcome == Outcome::Bundle;
         *rest = Rest::NONE;
-        Finished { ticket, result, flags, held, file, new_descriptor }
+        Finished { ticket, result, flags, held, file, new_descriptor, is_bundle }
     }
 
     /// Accounts for a CQE, where it is the final one of an operation that ends with what it holds: that, and its file.
@@ -411,7 +418,8 @@ impl<B> Table<B> {
         let outcome = if entry.key & RARE == 0 { Outcome::Count } else { rest.outcome };
         let new_descriptor = settle(outcome, result, &mut Held::<B>::Nothing);
         let group = if let Held::Group(memory) = &*entry.held { Some(memory.group()) } else { None };
-        Some(Partial { ticket: Ticket(entry.key & !STATES), result, flags, new_descriptor, group })
+        let is_bundle = outcome == Outcome::Bundle;
+        Some(Partial { ticket: Ticket(entry.key & !STATES), result, flags, new_descriptor, group, is_bundle })
     }
 
     /// The result that counts where the final CQE says `result`.
@@ -427,6 +435,10 @@ impl<B> Table<B> {
     /// The answer is the registered file that the operation is through with, or [`NO_FILE`].
     pub(crate) fn complete_later(&mut self, user_data: u64, result: i32, flags: u32) -> u32 {
         let Some(slot) = self.find(user_data) else { return NO_FILE };
+        debug_assert!(
+            !self.takes_from_group(user_data) || flags == 0,
+            "buffers are accounted for in the order of CQEs"
+        );
         if flags & liburing_sys::IORING_CQE_F_MORE != 0 {
             let partial = self.more(slot, result, flags);
             self.partial.extend(partial);
@@ -451,6 +463,13 @@ impl<B> Table<B> {
         }
         self.last_done = slot;
         file
+    }
+
+    /// Whether the operation in flight takes its buffers from a group: its CQEs are told to [`Table::complete_rare`] as they
+    /// come.
+    pub(crate) fn takes_from_group(&self, user_data: u64) -> bool {
+        let slot = self.find(user_data);
+        slot.is_some_and(|slot| matches!(*self.entries[slot as usize].held, Held::Group(_)))
     }
 
     /// Takes the operation where it is on the done list.
@@ -481,6 +500,17 @@ impl<B> Table<B> {
         self.partial.pop_front()
     }
 
+    /// How many operations are on the done list, or reported something that nobody took.
+    pub(crate) fn waiting(&self) -> usize {
+        let mut done = 0;
+        let mut slot = self.first_done;
+        while let Some(rest) = self.rest.get(slot as usize) {
+            done += 1;
+            slot = rest.next;
+        }
+        done + self.partial.len()
+    }
+
     /// Discards the operations on the done list that used borrowed memory.
     pub(crate) fn forget_borrowed(&mut self) {
         let mut slot = self.first_done;
@@ -505,18 +535,20 @@ impl<B> Table<B> {
         key.is_some_and(|key| key & DONE != 0 && key & !STATES == ticket.0)
     }
 
-    /// How many operations in flight have memory that would be leaked: not a slot of a pool.
+    /// How many operations in flight have something that would be leaked: memory that is no slot of a pool, or a descriptor.
     pub(crate) fn would_leak(&self) -> u32 {
-        let in_flight = self.entries.iter().filter(|entry| entry.key & (FREE | DONE) == 0);
-        let leaks = |entry: &&Entry<B>| {
-            !matches!(*entry.held, Held::Nothing | Held::Borrowed | Held::Lease(_) | Held::Group(_))
+        let in_flight = self.entries.iter().zip(&self.rest).filter(|(entry, _)| entry.key & (FREE | DONE) == 0);
+        let leaks = |(entry, rest): &(&Entry<B>, &Rest)| {
+            let has_memory = !matches!(*entry.held, Held::Nothing | Held::Borrowed | Held::Lease(_) | Held::Group(_));
+            let is_rare = entry.key & RARE != 0;
+            has_memory || is_rare && (rest.descriptor.is_some() || rest.outcome == Outcome::Descriptor)
         };
         in_flight.filter(leaks).count() as u32
     }
 
     /// Gives up everything in flight: no CQE will be believed any more, and memory is abandoned to the kernel.
     ///
-    /// The answer is how many operations' memory is leaked: what is not a slot of a pool.
+    /// The answer is of how many of them something is leaked: a descriptor in use, memory that is not a slot of a pool.
     pub(crate) fn abandon_in_flight(&mut self) -> u32 {
         let mut leaked = 0;
         for slot in 0..self.entries.len() as u32 {
@@ -527,16 +559,19 @@ impl<B> Table<B> {
             // There is no result yet, whatever the number says.
             rest.outcome = Outcome::Count;
             // The file stays open: an operation that has not started yet looks for it by its number.
-            mem::forget(rest.descriptor.take());
+            let descriptor = rest.descriptor.take();
+            let mut leaks = descriptor.is_some();
+            mem::forget(descriptor);
             match self.free(slot, 0, 0).held {
                 Held::Lease(buf) => buf.abandon(),
                 Held::Group(memory) => memory.abandon(),
                 Held::Nothing | Held::Borrowed => {}
                 held => {
-                    leaked += 1;
+                    leaks = true;
                     mem::forget(held);
                 }
             }
+            leaked += u32::from(leaks);
         }
         // `borrowed` stays: who lent memory must not get it back.
         self.in_flight = 0;
@@ -582,7 +617,9 @@ fn settle<B>(outcome: Outcome, result: i32, held: &mut Held<B>) -> Option<OwnedF
         // SAFETY: the kernel made this descriptor for us, and each CQE is looked at once.
         return Some(unsafe { OwnedFd::from_raw_fd(result) });
     }
-    if outcome == Outcome::Close && !matches!(-result, libc::ECANCELED | libc::EINVAL) {
+    // Refused before it began: by a cancel, by a kernel that does not know it, by restrictions, for a ring's descriptor.
+    let has_begun = !matches!(-result, libc::ECANCELED | libc::EINVAL | libc::EACCES | libc::EBADF);
+    if outcome == Outcome::Close && has_begun {
         // Closed, also where closing reports an error: to close the number again could hit somebody else's file.
         if let Held::Parcel(parcel) = held {
             mem::forget(parcel.parameters().closing.take());
@@ -626,7 +663,15 @@ mod tests {
             match self.complete(user_data, flags) {
                 Some((held, file)) => {
                     let ticket = Ticket::of(user_data);
-                    Completed::Final(Finished { ticket, result, flags, held, file, new_descriptor: None })
+                    Completed::Final(Finished {
+                        ticket,
+                        result,
+                        flags,
+                        held,
+                        file,
+                        new_descriptor: None,
+                        is_bundle: false,
+                    })
                 }
                 None => self.complete_rare(user_data, result, flags),
             }

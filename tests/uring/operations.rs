@@ -171,6 +171,41 @@ fn a_descriptor_is_closed_once() {
 }
 
 #[test]
+fn a_close_that_the_kernel_does_not_begin_closes_all_the_same() {
+    if !common::is_alone("uring::operations::a_close_that_the_kernel_does_not_begin_closes_all_the_same") {
+        return;
+    }
+    let Some(ring) = common::ring(1) else { return };
+    drop(ring);
+    let mut disabled = Ring::builder(8).build_disabled().unwrap();
+    // SAFETY: all zeroes is a value of this C structure.
+    let mut only = unsafe { std::mem::zeroed::<sysuring::sys::io_uring_restriction>() };
+    only.opcode = sysuring::sys::IORING_RESTRICTION_SQE_OP as u16;
+    only.__bindgen_anon_1.sqe_op = sysuring::sys::IORING_OP_NOP as u8;
+    disabled.register_restrictions(&[only]).unwrap();
+    let mut ring = disabled.enable().unwrap();
+    let before = open_descriptors();
+    ring.close(File::open("/dev/null").unwrap().into()).unwrap();
+    assert!(finish(&mut ring).raw_result() < 0);
+    assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+fn waiting_goes_on_behind_an_entry_that_is_refused() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let file = Arc::new(OwnedFd::from(File::open("/dev/null").unwrap()));
+    for _ in 0..5 {
+        ring.nop().unwrap();
+        // The kernel refuses these flags, and stops there.
+        ring.splice((&file, None), (&file, None), 1, 0x7fff_0000).unwrap();
+        ring.nop().unwrap();
+        ring.timeout(Duration::from_millis(5)).unwrap();
+        assert_eq!(ring.submit_and_wait(4).unwrap(), 4);
+        assert_eq!(ring.completions().count(), 4);
+    }
+}
+
+#[test]
 fn vectored_transfers_of_leases() {
     let Some(mut ring) = common::ring(8) else { return };
     let directory = common::directory();

@@ -205,10 +205,10 @@ fn a_group_belongs_to_its_ring() {
     let mut other = Ring::with_entries(2).unwrap();
     let (here, _there) = UnixStream::pair().unwrap();
     let here = Arc::new(OwnedFd::from(here));
-    assert_eq!(other.recv_provided(&here, &buffers, 0).unwrap_err().reason(), RejectReason::ForeignPool);
+    assert_eq!(other.recv_provided(&here, &buffers, 0).unwrap_err().reason(), RejectReason::ForeignGroup);
     assert_eq!(other.remove_buffers(buffers.clone()).unwrap_err().kind(), ErrorKind::ForeignPool);
     let again = other.provide_buffers(2, 64, false).unwrap();
-    assert_eq!(ring.recv_provided(&here, &again, 0).unwrap_err().reason(), RejectReason::ForeignPool);
+    assert_eq!(ring.recv_provided(&here, &again, 0).unwrap_err().reason(), RejectReason::ForeignGroup);
     let pending: Ticket = ring.recv_provided(&here, &buffers, 0).unwrap();
     assert_eq!(ring.remove_buffers(buffers.clone()).unwrap_err().kind(), ErrorKind::Busy);
     ring.submit().unwrap();
@@ -218,7 +218,7 @@ fn a_group_belongs_to_its_ring() {
         ring.completions().for_each(drop);
     }
     ring.remove_buffers(buffers.clone()).unwrap();
-    assert_eq!(ring.recv_provided(&here, &buffers, 0).unwrap_err().reason(), RejectReason::ForeignPool);
+    assert_eq!(ring.recv_provided(&here, &buffers, 0).unwrap_err().reason(), RejectReason::ForeignGroup);
     for (count, size) in [(0, 64), (3, 64), (1, 0), (u16::MAX, 64)] {
         assert_eq!(ring.provide_buffers(count, size, false).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
@@ -228,12 +228,105 @@ fn a_group_belongs_to_its_ring() {
 fn the_memory_is_retired_where_the_kernel_may_still_use_it() {
     let Some((mut ring, buffers)) = group(2, 4096, false) else { return };
     let (here, mut there) = UnixStream::pair().unwrap();
-    let here = Arc::new(OwnedFd::from(here));
+    let here = ring.register_file(&here).unwrap();
     ring.recv_multishot(&here, &buffers, 0, false).unwrap();
     ring.submit().unwrap();
     let before = Pool::retired_bytes();
-    drop((ring, buffers));
+    drop((ring, buffers, here));
     assert!(Pool::retired_bytes() >= before + 2 * 4096);
     // Whatever the kernel still does with this, it reaches no memory that is somebody's.
     let _ = there.write_all(&[0xaa; 4096]);
+}
+
+#[test]
+fn a_datagram_longer_than_the_buffer_has_one_buffer() {
+    let Some((mut ring, buffers)) = group(4, 16, false) else { return };
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let socket = Arc::new(OwnedFd::from(socket));
+    let mut kept = Vec::new();
+    for round in 1..=3_u8 {
+        sender.send_to(&[round; 40], address).unwrap();
+        ring.recv_provided(&socket, &buffers, libc::MSG_TRUNC).unwrap();
+        ring.submit_and_wait(1).unwrap();
+        let done = ring.completions().find_map(Completion::into_done).unwrap();
+        let bufs: Vec<ProvidedBuf> = done.into_received().unwrap().collect();
+        assert_eq!(bufs.iter().map(|buf| buf.len()).collect::<Vec<_>>(), [16]);
+        kept.extend(bufs);
+    }
+    // Three buffers, each with its own.
+    assert!(kept.iter().zip(1..).all(|(buf, round)| buf.iter().all(|byte| *byte == round)));
+}
+
+#[test]
+fn a_group_that_replaced_another_gives_out_none_of_its_buffers() {
+    let Some((mut ring, first)) = group(2, 64, false) else { return };
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let here = Arc::new(OwnedFd::from(here));
+    ring.recv_provided(&here, &first, 0).unwrap();
+    there.write_all(b"of the first").unwrap();
+    ring.submit().unwrap();
+    let (mut byte, zero) = ([1], std::fs::File::open("/dev/zero").unwrap());
+    ring.scope(|scope| {
+        // Finds the other completion on its way.
+        let read = scope.read(&zero, &mut byte, 0).unwrap();
+        scope.wait(read).unwrap();
+    });
+    ring.remove_buffers(first).unwrap();
+    let _second = ring.provide_buffers(2, 64, false).unwrap();
+    let done = ring.completions().find_map(Completion::into_done).unwrap();
+    let bufs: Vec<ProvidedBuf> = done.into_received().unwrap().collect();
+    assert_eq!(text(&bufs), "of the first");
+}
+
+#[test]
+fn pieces_of_an_incremental_buffer_are_told_apart_by_the_order_of_completions() {
+    let Some((mut ring, buffers)) = group(2, 4096, true) else { return };
+    let (single, mut to_single) = UnixStream::pair().unwrap();
+    let (several, mut to_several) = UnixStream::pair().unwrap();
+    let (single, several) = (Arc::new(OwnedFd::from(single)), Arc::new(OwnedFd::from(several)));
+    let one = ring.recv_provided(&single, &buffers, libc::MSG_WAITALL).unwrap();
+    let many = ring.recv_multishot(&several, &buffers, 0, false).unwrap();
+    ring.submit().unwrap();
+    to_single.write_all(b"for the single one").unwrap();
+    let (mut byte, zero) = ([1], std::fs::File::open("/dev/zero").unwrap());
+    ring.scope(|scope| scope.read(&zero, &mut byte, 0).map(drop).unwrap());
+    to_several.write_all(b"FOR THE OTHER").unwrap();
+    ring.scope(|scope| scope.read(&zero, &mut byte, 0).map(drop).unwrap());
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        ring.submit_and_wait(1).unwrap();
+        for completion in ring.completions() {
+            let (ticket, received) = match completion {
+                Completion::Done(done) => (done.ticket(), done.into_received()),
+                Completion::More(more) => (more.ticket(), more.into_received()),
+                other => panic!("{other:?}"),
+            };
+            let bufs: Vec<ProvidedBuf> = received.unwrap().collect();
+            seen.push((ticket, text(&bufs)));
+        }
+    }
+    assert!(seen.contains(&(one, "for the single one".to_owned())), "{seen:?}");
+    assert!(seen.contains(&(many, "FOR THE OTHER".to_owned())), "{seen:?}");
+}
+
+#[test]
+fn a_number_that_the_raw_interface_has_is_left_alone() {
+    let Some((mut ring, buffers)) = group(2, 64, false) else { return };
+    ring.remove_buffers(buffers).unwrap();
+    let memory = Pool::new(1, 4096).unwrap().lease().unwrap();
+    // SAFETY: all zeroes is a value of this C structure.
+    let mut registration = unsafe { std::mem::zeroed::<sysuring::sys::io_uring_buf_reg>() };
+    registration.ring_addr = memory.as_ptr().expose_provenance() as u64;
+    registration.ring_entries = 1;
+    // SAFETY: the memory outlives the ring, and no operation uses the group.
+    assert_eq!(unsafe { sysuring::sys::io_uring_register_buf_ring(ring.as_raw(), &raw mut registration, 0) }, 0);
+    let buffers = ring.provide_buffers(2, 64, false).unwrap();
+    let (here, mut there) = UnixStream::pair().unwrap();
+    there.write_all(b"x").unwrap();
+    ring.recv_provided(&Arc::new(OwnedFd::from(here)), &buffers, 0).unwrap();
+    ring.submit_and_wait(1).unwrap();
+    let done = ring.completions().find_map(Completion::into_done).unwrap();
+    assert_eq!(done.into_received().unwrap().next().unwrap()[..], *b"x");
 }

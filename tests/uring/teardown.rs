@@ -128,6 +128,49 @@ fn shutdown_says_what_is_left() {
     assert_eq!(Arc::strong_count(&alive), 1);
 }
 
+/// Descriptors of this process.
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn descriptors_in_flight_and_those_that_are_made_end_with_their_ring() {
+    if !common::is_alone("uring::teardown::descriptors_in_flight_and_those_that_are_made_end_with_their_ring") {
+        return;
+    }
+    if common::ring(1).is_none() {
+        return;
+    }
+    let deferred = Ring::builder(8).defer_taskrun(true).fall_back_flags(true);
+    for (round, builder) in [Ring::builder(8), deferred].into_iter().cycle().take(20).enumerate() {
+        let before = open_descriptors();
+        let mut ring = builder.build().unwrap();
+        let pool = Pool::new(1, 64).unwrap();
+        let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+        let here = Arc::new(OwnedFd::from(here));
+        // In flight on a descriptor that only the operation keeps open.
+        ring.recv(&here, pool.lease().unwrap(), 64, 0).unwrap();
+        // Made by then, or still to be made.
+        ring.forced_async().open(None, c"/dev/null", libc::O_RDONLY, 0).unwrap();
+        ring.forced_async().socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let listener = Arc::new(OwnedFd::from(listener));
+        ring.forced_async().accept(&listener, 0).unwrap();
+        ring.submit().unwrap();
+        drop((ring, here, listener, _client));
+        assert_eq!(std::io::Read::read(&mut there, &mut [0; 8]).unwrap(), 0, "the other end is told");
+        drop((there, pool));
+        // The kernel gives up the files of a ring some time after it was closed.
+        let end = Instant::now() + Duration::from_secs(5);
+        while open_descriptors() > before && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(open_descriptors(), before, "round {round}");
+    }
+    assert_eq!(leaked_operations(), 0);
+}
+
 thread_local! {
     static LATE: RefCell<Option<(OpRing<Counted>, File)>> = const { RefCell::new(None) };
 }
