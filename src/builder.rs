@@ -1,5 +1,6 @@
 //! How a ring is set up.
 
+use std::marker::PhantomData;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -7,11 +8,14 @@ use liburing_sys as sys;
 
 use crate::Unavailable;
 use crate::core::Core;
+use crate::entries::{BigEntries, Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queues::{HugePages, SetupError};
+use crate::huge_pages::HugePages;
+use crate::raw_ring::{RawRing, SetupError};
 use crate::ring::{DisabledRing, Ring};
 use crate::shared::SharedRing;
 use crate::stable::StableBuf;
+use crate::table::NoBuffers;
 
 /// How long to wait before each further attempt at a ring that there was no memory for, in milliseconds.
 const PATIENCE: [u64; 4] = [1, 4, 10, 20];
@@ -71,7 +75,7 @@ impl SetupFlags {
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RingBuilder {
+pub struct RingBuilder<E: Entries = SmallEntries> {
     entries: u32,
     flags: SetupFlags,
     cq_entries: u32,
@@ -81,6 +85,7 @@ pub struct RingBuilder {
     fall_back: bool,
     drop_limit: Option<Duration>,
     huge_pages: bool,
+    size: PhantomData<E>,
 }
 
 impl RingBuilder {
@@ -95,9 +100,50 @@ impl RingBuilder {
             fall_back: false,
             drop_limit: None,
             huge_pages: false,
+            size: PhantomData,
         }
     }
 
+    /// Submission entries of 128 bytes and completion entries of 32, as NVMe passthrough needs (since Linux 5.19).
+    ///
+    /// ```
+    /// use sysuring::{BigEntries, Completion, NoBuffers, Ring};
+    ///
+    /// # fn main() -> sysuring::Result<()> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// # if Ring::builder(8).big_entries().build().is_err() { return Ok(()) }
+    /// let mut ring: Ring<NoBuffers, BigEntries> = Ring::builder(8).big_entries().build()?;
+    /// ring.get_sqe().expect("the queue is empty").prep_nop();
+    /// ring.submit_and_wait(1)?;
+    /// let Some(Completion::Raw(cqe)) = ring.completions().next() else { panic!("one entry, one completion") };
+    /// let [_first, _second] = cqe.extra();
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias("IORING_SETUP_SQE128", "IORING_SETUP_CQE32"))]
+    #[must_use]
+    pub fn big_entries(self) -> RingBuilder<BigEntries> {
+        let Self { entries, flags, cq_entries, sq_idle, sq_cpu, files, fall_back, drop_limit, huge_pages, .. } = self;
+        let size = PhantomData;
+        RingBuilder { entries, flags, cq_entries, sq_idle, sq_cpu, files, fall_back, drop_limit, huge_pages, size }
+    }
+
+    /// Sets up a ring that threads share.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RingBuilder::build`], and [`ErrorKind::InvalidInput`] with `single_issuer` or `defer_taskrun`, which bind
+    /// a ring to one thread.
+    pub fn build_shared(&self) -> Result<SharedRing> {
+        if self.flags.intersects(SetupFlags::ONE_THREAD) {
+            let message = "a shared ring can't be bound to one thread; leave single_issuer and defer_taskrun off";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        self.core().map(SharedRing::new)
+    }
+}
+
+impl<E: Entries> RingBuilder<E> {
     fn set(mut self, flags: SetupFlags, on: bool) -> Self {
         self.flags.set(flags, on);
         self
@@ -166,13 +212,6 @@ impl RingBuilder {
         self.set(if on { flags | SetupFlags::SINGLE_ISSUER } else { flags }, on)
     }
 
-    /// Submission entries of 128 bytes and completion entries of 32, as NVMe passthrough needs (since Linux 5.19).
-    #[doc(alias("IORING_SETUP_SQE128", "IORING_SETUP_CQE32"))]
-    #[must_use]
-    pub fn big_entries(self, on: bool) -> Self {
-        self.set(SetupFlags::SQE128 | SetupFlags::CQE32, on)
-    }
-
     /// Cuts sizes that are over the kernel's maximum down to it, instead of failing.
     #[doc(alias = "IORING_SETUP_CLAMP")]
     #[must_use]
@@ -230,7 +269,7 @@ impl RingBuilder {
     /// [`ErrorKind::Unavailable`] with the reason where there is no io_uring to be had, [`ErrorKind::InvalidInput`] where
     /// the sizes or the combination of flags are refused.
     #[doc(alias("io_uring_queue_init", "io_uring_queue_init_params"))]
-    pub fn build(&self) -> Result<Ring> {
+    pub fn build(&self) -> Result<Ring<NoBuffers, E>> {
         self.core().map(Ring::new)
     }
 
@@ -254,7 +293,7 @@ impl RingBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn build_owned<B: StableBuf>(&self) -> Result<Ring<B>> {
+    pub fn build_owned<B: StableBuf>(&self) -> Result<Ring<B, E>> {
         self.core().map(Ring::new)
     }
 
@@ -265,7 +304,7 @@ impl RingBuilder {
     ///
     /// As for [`RingBuilder::build`].
     #[doc(alias = "IORING_SETUP_ATTACH_WQ")]
-    pub fn build_attached<B>(&self, other: &Ring<B>) -> Result<Ring> {
+    pub fn build_attached<B, F: Entries>(&self, other: &Ring<B, F>) -> Result<Ring<NoBuffers, E>> {
         let descriptor = other.descriptor();
         self.clone().set(SetupFlags::ATTACH_WQ, true).core_attached(descriptor).map(Ring::new)
     }
@@ -276,30 +315,16 @@ impl RingBuilder {
     ///
     /// As for [`RingBuilder::build`].
     #[doc(alias = "IORING_SETUP_R_DISABLED")]
-    pub fn build_disabled(&self) -> Result<DisabledRing> {
+    pub fn build_disabled(&self) -> Result<DisabledRing<NoBuffers, E>> {
         self.clone().set(SetupFlags::R_DISABLED, true).core().map(DisabledRing::new)
     }
 
-    /// Sets up a ring that threads share.
-    ///
-    /// # Errors
-    ///
-    /// As for [`RingBuilder::build`], and [`ErrorKind::InvalidInput`] with `single_issuer` or `defer_taskrun`, which bind
-    /// a ring to one thread.
-    pub fn build_shared(&self) -> Result<SharedRing> {
-        if self.flags.intersects(SetupFlags::ONE_THREAD) {
-            let message = "a shared ring can't be bound to one thread; leave single_issuer and defer_taskrun off";
-            return Err(Error::new(ErrorKind::InvalidInput, message));
-        }
-        self.core().map(SharedRing::new)
-    }
-
-    pub(crate) fn core<B>(&self) -> Result<Core<B>> {
+    pub(crate) fn core<B>(&self) -> Result<Core<B, E>> {
         self.core_attached(-1)
     }
 
     /// `attached` is the descriptor of the ring to share kernel threads with, where the flags say so.
-    fn core_attached<B>(&self, attached: RawFd) -> Result<Core<B>> {
+    fn core_attached<B>(&self, attached: RawFd) -> Result<Core<B, E>> {
         if self.huge_pages {
             HugePages::check()?;
         }
@@ -330,10 +355,10 @@ impl RingBuilder {
         }
     }
 
-    fn try_core<B>(&self, flags: SetupFlags, attached: RawFd) -> Result<Core<B>, SetupError> {
+    fn try_core<B>(&self, flags: SetupFlags, attached: RawFd) -> Result<Core<B, E>, SetupError> {
         // SAFETY: all zeroes is a value of this C structure.
         let mut params = unsafe { std::mem::zeroed::<sys::io_uring_params>() };
-        params.flags = flags.bits();
+        params.flags = flags.bits() | E::FLAGS;
         params.cq_entries = self.cq_entries;
         params.wq_fd = attached as u32;
         params.sq_thread_cpu = self.sq_cpu;
@@ -344,7 +369,8 @@ impl RingBuilder {
         } else {
             None
         };
-        Core::new(self.entries, &mut params, memory, self.files)
+        let ring = RawRing::new(self.entries, &mut params, memory)?;
+        Ok(Core::new(ring, self.files))
     }
 
     /// The error for a setup that the kernel refused.
@@ -363,7 +389,7 @@ impl RingBuilder {
     }
 }
 
-impl RingBuilder {
+impl<E: Entries> RingBuilder<E> {
     /// What is wrong with a setup that the kernel finds invalid, as far as we can tell.
     fn hint(&self) -> &'static str {
         let flags = self.flags;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use liburing_sys as sys;
 
 use crate::core::Core;
+use crate::entries::{Entries, SmallEntries};
 use crate::operations::{Seal, Starter, start_time};
 use crate::rejected::Rejected;
 use crate::ring::{OneThread, Ring};
@@ -14,12 +15,12 @@ use crate::table::{NoBuffers, Ticket};
 
 /// Operations that start one after another; see [`Ring::chain`].
 #[derive(Debug)]
-pub struct Chain<'ring, B = NoBuffers> {
-    core: &'ring mut Core<B>,
+pub struct Chain<'ring, B = NoBuffers, E: Entries = SmallEntries> {
+    core: &'ring mut Core<B, E>,
     one_thread: OneThread,
 }
 
-impl<B> Ring<B> {
+impl<B, E: Entries> Ring<B, E> {
     /// Starts operations each of which begins when the one before has succeeded; those after one that failed, or moved less
     /// than it was to, end with ECANCELED.
     ///
@@ -58,7 +59,10 @@ impl<B> Ring<B> {
     /// # }
     /// ```
     #[doc(alias = "IOSQE_IO_LINK")]
-    pub fn chain<T, E>(&mut self, build: impl FnOnce(&mut Chain<'_, B>) -> Result<T, E>) -> Result<T, E> {
+    pub fn chain<T, Error>(
+        &mut self,
+        build: impl FnOnce(&mut Chain<'_, B, E>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.chain_by(sys::IOSQE_IO_LINK as u8, build)
     }
 
@@ -68,11 +72,18 @@ impl<B> Ring<B> {
     ///
     /// As for [`Ring::chain`].
     #[doc(alias = "IOSQE_IO_HARDLINK")]
-    pub fn hard_chain<T, E>(&mut self, build: impl FnOnce(&mut Chain<'_, B>) -> Result<T, E>) -> Result<T, E> {
+    pub fn hard_chain<T, Error>(
+        &mut self,
+        build: impl FnOnce(&mut Chain<'_, B, E>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.chain_by(sys::IOSQE_IO_HARDLINK as u8, build)
     }
 
-    fn chain_by<T, E>(&mut self, link: u8, build: impl FnOnce(&mut Chain<'_, B>) -> Result<T, E>) -> Result<T, E> {
+    fn chain_by<T, Error>(
+        &mut self,
+        link: u8,
+        build: impl FnOnce(&mut Chain<'_, B, E>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.core().begin_chain(link);
         let mut open = Open { core: self.core(), is_complete: false };
         let built = build(&mut Chain { core: open.core, one_thread: PhantomData })?;
@@ -82,24 +93,24 @@ impl<B> Ring<B> {
 
     /// Starts operations that begin when everything submitted before them has ended, and before anything submitted after.
     #[doc(alias = "IOSQE_IO_DRAIN")]
-    pub fn drained(&mut self) -> WithFlags<'_, B> {
+    pub fn drained(&mut self) -> WithFlags<'_, B, E> {
         WithFlags { core: self.core(), flags: sys::IOSQE_IO_DRAIN as u8, one_thread: PhantomData }
     }
 
     /// Starts operations that the kernel hands to a thread of its own at once, without an attempt to complete them first.
     #[doc(alias = "IOSQE_ASYNC")]
-    pub fn forced_async(&mut self) -> WithFlags<'_, B> {
+    pub fn forced_async(&mut self) -> WithFlags<'_, B, E> {
         WithFlags { core: self.core(), flags: sys::IOSQE_ASYNC as u8, one_thread: PhantomData }
     }
 }
 
 /// A chain that is being put together; unless it is complete when this is dropped, it is as if it had never begun.
-struct Open<'ring, B> {
-    core: &'ring mut Core<B>,
+struct Open<'ring, B, E: Entries> {
+    core: &'ring mut Core<B, E>,
     is_complete: bool,
 }
 
-impl<B> Drop for Open<'_, B> {
+impl<B, E: Entries> Drop for Open<'_, B, E> {
     fn drop(&mut self) {
         if self.is_complete {
             self.core.end_chain();
@@ -114,9 +125,9 @@ impl<B> Drop for Open<'_, B> {
 
 #[cfg(sysuring_break = "r8_send")]
 // SAFETY: none, this is a mistake.
-unsafe impl<B> Send for Chain<'_, B> {}
+unsafe impl<B, E: Entries> Send for Chain<'_, B, E> {}
 
-impl<B> Chain<'_, B> {
+impl<B, E: Entries> Chain<'_, B, E> {
     /// Ends the operation before this one with ECANCELED where it takes longer than `limit`. This one ends with ETIME then,
     /// and with ECANCELED where it was in time.
     ///
@@ -129,71 +140,73 @@ impl<B> Chain<'_, B> {
     }
 }
 
-impl<B> Starter for Chain<'_, B> {
+impl<B, E: Entries> Starter for Chain<'_, B, E> {
     type Owned = B;
+    type Entries = E;
 
     type Guard<'a>
-        = &'a mut Core<B>
+        = &'a mut Core<B, E>
     where
         Self: 'a;
 
     #[inline(always)]
-    fn core_guard(&mut self, _: Seal) -> Option<&mut Core<B>> {
+    fn core_guard(&mut self, _: Seal) -> Option<&mut Core<B, E>> {
         Some(self.core)
     }
 }
 
 /// Starts operations with a flag; see [`Ring::drained`] and [`Ring::forced_async`].
 #[derive(Debug)]
-pub struct WithFlags<'ring, B = NoBuffers> {
-    core: &'ring mut Core<B>,
+pub struct WithFlags<'ring, B = NoBuffers, E: Entries = SmallEntries> {
+    core: &'ring mut Core<B, E>,
     flags: u8,
     one_thread: OneThread,
 }
 
-impl<B> Starter for WithFlags<'_, B> {
+impl<B, E: Entries> Starter for WithFlags<'_, B, E> {
     type Owned = B;
+    type Entries = E;
 
     type Guard<'a>
-        = Flagged<'a, B>
+        = Flagged<'a, B, E>
     where
         Self: 'a;
 
-    fn core_guard(&mut self, _: Seal) -> Option<Flagged<'_, B>> {
+    fn core_guard(&mut self, _: Seal) -> Option<Flagged<'_, B, E>> {
         Some(Flagged::set(self.core, self.flags))
     }
 }
 
 /// A ring whose entries get flags until this is dropped. Public, in a private module: a sealed trait speaks of it.
 #[derive(Debug)]
-pub struct Flagged<'ring, B> {
-    core: &'ring mut Core<B>,
+pub struct Flagged<'ring, B, E: Entries> {
+    core: &'ring mut Core<B, E>,
     before: u8,
 }
 
-impl<'ring, B> Flagged<'ring, B> {
-    fn set(core: &'ring mut Core<B>, flags: u8) -> Self {
+impl<'ring, B, E: Entries> Flagged<'ring, B, E> {
+    fn set(core: &'ring mut Core<B, E>, flags: u8) -> Self {
         let before = core.extra_flags();
         core.set_extra_flags(before | flags);
         Self { core, before }
     }
 }
 
-impl<B> Deref for Flagged<'_, B> {
-    type Target = Core<B>;
+impl<B, E: Entries> Deref for Flagged<'_, B, E> {
+    type Target = Core<B, E>;
 
-    fn deref(&self) -> &Core<B> {
+    fn deref(&self) -> &Core<B, E> {
         self.core
     }
 }
 
-impl<B> DerefMut for Flagged<'_, B> {
-    fn deref_mut(&mut self) -> &mut Core<B> {
+impl<B, E: Entries> DerefMut for Flagged<'_, B, E> {
+    fn deref_mut(&mut self) -> &mut Core<B, E> {
         self.core
     }
 }
 
-impl<B> Drop for Flagged<'_, B> {
+impl<B, E: Entries> Drop for Flagged<'_, B, E> {
     fn drop(&mut self) {
         self.core.set_extra_flags(self.before);
     }

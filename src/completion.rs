@@ -6,32 +6,33 @@ use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
 use crate::core::Core;
+use crate::cqe::Cqe;
+use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::parcel::Parcel;
 use crate::pool::Buf;
 use crate::provided::Received;
-use crate::queues::Cqe;
 use crate::ring::OneThread;
 use crate::table::{NoBuffers, Partial, Ticket};
 
 /// The completions of a ring; see [`crate::Ring::completions`].
 #[derive(Debug)]
-pub struct Completions<'ring, B = NoBuffers> {
-    core: &'ring mut Core<B>,
+pub struct Completions<'ring, B = NoBuffers, E: Entries = SmallEntries> {
+    core: &'ring mut Core<B, E>,
     one_thread: OneThread,
 }
 
-impl<'ring, B> Completions<'ring, B> {
-    pub(crate) fn new(core: &'ring mut Core<B>) -> Self {
+impl<'ring, B, E: Entries> Completions<'ring, B, E> {
+    pub(crate) fn new(core: &'ring mut Core<B, E>) -> Self {
         Self { core, one_thread: PhantomData }
     }
 }
 
-impl<B> Iterator for Completions<'_, B> {
-    type Item = Completion<B>;
+impl<B, E: Entries> Iterator for Completions<'_, B, E> {
+    type Item = Completion<B, E>;
 
     #[inline(always)]
-    fn next(&mut self) -> Option<Completion<B>> {
+    fn next(&mut self) -> Option<Completion<B, E>> {
         self.core.next_completion()
     }
 }
@@ -39,16 +40,16 @@ impl<B> Iterator for Completions<'_, B> {
 /// Something that a ring has to say.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Completion<B = NoBuffers> {
+pub enum Completion<B = NoBuffers, E: Entries = SmallEntries> {
     /// An operation of the safe interface ended.
     Done(Done<B>),
     /// One of several results of an operation that goes on.
     More(More),
     /// An entry of the raw interface.
-    Raw(Cqe),
+    Raw(Cqe<E>),
 }
 
-impl<B> Completion<B> {
+impl<B, E: Entries> Completion<B, E> {
     /// The operation of the safe interface, where it ended.
     #[must_use]
     pub fn into_done(self) -> Option<Done<B>> {

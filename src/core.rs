@@ -25,13 +25,16 @@ use std::time::{Duration, Instant};
 use liburing_sys as sys;
 
 use crate::completion::{Completion, Done, More, Rare, RareBox, Returned};
+use crate::cqe::Cqe;
+use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
 use crate::operations::FileRef;
 use crate::parcel::{Parcel, address_of};
 use crate::pool::{Buf, Pool, PoolMemory};
 use crate::provided::{Groups, ProvidedBuffers};
-use crate::queues::{Cqe, HugePages, Queues, SetupError, is_passing};
+use crate::queues::Queues;
+use crate::raw_ring::{RawRing, is_passing};
 use crate::registered::Registered;
 use crate::rejected::{RejectReason, Rejected};
 use crate::table::{Completed, Finished, Held, NO_FILE, NoBuffers, Outcome, Partial, Start, Table, Ticket, is_raw};
@@ -118,16 +121,16 @@ impl Operation {
 }
 
 /// See the [module](self). Public, in a private module: sealed traits speak of it.
-pub struct Core<B = NoBuffers> {
+pub struct Core<B = NoBuffers, E: Entries = SmallEntries> {
     /// Dropped before the table: see its `Drop`.
-    queues: Queues,
+    queues: Queues<E>,
     table: Table<B>,
     registered: Registered,
     groups: Groups,
     /// Something may be in `waiting`, or in the table to be taken.
     has_waiting: bool,
     /// What was found while somebody looked for something else.
-    waiting: VecDeque<Completion<B>>,
+    waiting: VecDeque<Completion<B, E>>,
     /// Of operations that ended, for later ones.
     spare: Vec<Parcel<B>>,
     /// Entries of a chain that is being put together, behind the tail.
@@ -139,7 +142,7 @@ pub struct Core<B = NoBuffers> {
 }
 
 /// A table for as many operations as completions fit. Tickets of another table find nothing in it, as a rule.
-fn table_for<B>(queues: &Queues) -> Table<B> {
+fn table_for<B>(queues: &RawRing) -> Table<B> {
     let seed = RINGS_MADE.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9);
     Table::new(queues.cq_entries() << u32::from(cfg!(sysuring_break = "r11_limit")), seed)
 }
@@ -160,20 +163,12 @@ pub fn leaked_operations() -> u32 {
 // SAFETY: nothing in here belongs to a thread, but what the user's own buffers may hold. Rings that the kernel ties to one
 // (SINGLE_ISSUER, DEFER_TASKRUN) are only ever inside of a `Ring`, which is not `Send`, as nothing is that borrows one
 // (`OneThread`); the builder refuses these flags for a `SharedRing`.
-unsafe impl<B: Send> Send for Core<B> {}
+unsafe impl<B: Send, E: Entries> Send for Core<B, E> {}
 
-impl<B> Core<B> {
-    /// Sets up a ring; `Err` carries the errno of `io_uring_queue_init_params` where that is what failed.
-    pub(crate) fn new(
-        entries: u32,
-        params: &mut sys::io_uring_params,
-        memory: Option<HugePages>,
-        files: u32,
-    ) -> Result<Self, SetupError> {
-        Queues::new(entries, params, memory).map(|queues| Self::with_queues(queues, files))
-    }
-
-    pub(crate) fn with_queues(queues: Queues, files: u32) -> Self {
+impl<B, E: Entries> Core<B, E> {
+    /// Nothing is on `ring`, which was set up with `E::FLAGS`; `files` may be registered on it.
+    pub(crate) fn new(ring: RawRing, files: u32) -> Self {
+        let queues = Queues::of(ring);
         Self {
             table: table_for(&queues),
             queues,
@@ -206,12 +201,12 @@ impl<B> Core<B> {
     }
 
     #[inline]
-    pub(crate) fn queues(&self) -> &Queues {
+    pub(crate) fn queues(&self) -> &Queues<E> {
         &self.queues
     }
 
     #[inline]
-    pub(crate) fn queues_mut(&mut self) -> &mut Queues {
+    pub(crate) fn queues_mut(&mut self) -> &mut Queues<E> {
         &mut self.queues
     }
 
@@ -551,7 +546,7 @@ impl<B> Core<B> {
 
     /// The next completion that somebody wants to hear of.
     #[inline(always)]
-    pub(crate) fn next_completion(&mut self) -> Option<Completion<B>> {
+    pub(crate) fn next_completion(&mut self) -> Option<Completion<B, E>> {
         if !self.queues.is_usable() {
             return None;
         }
@@ -595,7 +590,7 @@ impl<B> Core<B> {
     /// Puts what a CQE means that is more than the end of a plain operation to what waits.
     #[cold]
     #[inline(never)]
-    fn complete_rare(&mut self, cqe: Cqe) {
+    fn complete_rare(&mut self, cqe: Cqe<E>) {
         match self.table.complete_rare(cqe.user_data(), cqe.raw_result(), cqe.flags()) {
             Completed::Final(finished) => {
                 self.registered.end(finished.file);
@@ -654,7 +649,7 @@ impl<B> Core<B> {
     }
 
     /// Adds the buffers that the kernel picked for a result.
-    fn more(&mut self, partial: Partial) -> Completion<B> {
+    fn more(&mut self, partial: Partial) -> Completion<B, E> {
         let Partial { result, flags, is_bundle, .. } = partial;
         let received = partial.group.and_then(|group| self.groups.received(group, result, flags, is_bundle));
         Completion::More(More::new(partial, received))
@@ -799,7 +794,7 @@ impl<B> Core<B> {
     }
 }
 
-impl<B> Core<B> {
+impl<B, E: Entries> Core<B, E> {
     /// Cancels and waits for what is in flight, for as long as it may.
     fn drain(&mut self) {
         let limit = match self.drop_limit {
@@ -889,7 +884,7 @@ pub(crate) fn transfer_opcode(is_read: bool, fixed: bool) -> u32 {
     }
 }
 
-impl<B> std::fmt::Debug for Core<B> {
+impl<B, E: Entries> std::fmt::Debug for Core<B, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Core")
             .field("queues", &self.queues)
@@ -898,7 +893,7 @@ impl<B> std::fmt::Debug for Core<B> {
     }
 }
 
-impl<B> Drop for Core<B> {
+impl<B, E: Entries> Drop for Core<B, E> {
     fn drop(&mut self) {
         if !self.queues.mark().is_alive() {
             return;

@@ -310,7 +310,7 @@ fn functions() -> BTreeMap<String, String> {
 fn sources(of: &str) -> &'static [&'static str] {
     match of {
         "Chain" => &["chain"],
-        "Cqe" => &["queues"],
+        "Cqe" => &["cqe"],
         "DisabledRing" => &["register", "ring"],
         "Done" => &["completion"],
         "Library" => &["library"],

@@ -97,9 +97,15 @@ mod core;
 #[cfg(all(test, uring))]
 mod coverage;
 #[cfg(uring)]
+mod cqe;
+#[cfg(uring)]
+mod entries;
+#[cfg(uring)]
 mod file;
 #[cfg(uring)]
 mod fork;
+#[cfg(uring)]
+mod huge_pages;
 #[cfg(uring)]
 mod mapping;
 #[cfg(all(test, uring))]
@@ -116,6 +122,8 @@ pub mod pool;
 mod provided;
 #[cfg(uring)]
 mod queues;
+#[cfg(uring)]
+mod raw_ring;
 #[cfg(uring)]
 mod register;
 #[cfg(uring)]
@@ -149,11 +157,12 @@ pub use {
     builder::{RingBuilder, SetupFlags},
     chain::{Chain, WithFlags},
     completion::{Completion, Completions, Done, More},
+    cqe::Cqe,
+    entries::{BigEntries, Entries, SmallEntries},
     file::FixedFile,
     operations::{Directory, FileRef, OpenHow, Operations},
     pool::{Buf, Pool},
     provided::{ProvidedBuf, ProvidedBuffers, Received},
-    queues::Cqe,
     rejected::{RejectReason, Rejected},
     ring::{DisabledRing, OpRing, Ring},
     scope::{Scope, ScopedFile, ScopedOperation},

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use liburing_sys as sys;
 
 use crate::core::Operation;
+use crate::entries::Entries;
 use crate::error::Result;
 use crate::operations::{FileRef, accept_operation, poll_mask, start_bare};
 use crate::provided::ProvidedBuffers;
@@ -17,7 +18,7 @@ use crate::rejected::{RejectReason, Rejected};
 use crate::ring::Ring;
 use crate::table::{Held, Outcome, Ticket};
 
-impl<B> Ring<B> {
+impl<B, E: Entries> Ring<B, E> {
     /// Takes one connection after the other (since Linux 5.19): each is a [`More`](crate::More) with the new socket.
     /// `flags` are those of `accept4(2)`; `SOCK_CLOEXEC` is added.
     ///

@@ -12,6 +12,7 @@ use liburing_sys as sys;
 
 use crate::address::SocketAddress;
 use crate::core::{Core, Operation, Target, reject, reject_lease};
+use crate::entries::Entries;
 use crate::file::FixedFile;
 use crate::parcel::{Parameters, address_of};
 use crate::pool::Buf;
@@ -29,12 +30,12 @@ impl FileRef for FixedFile {}
 impl FileRef for Arc<OwnedFd> {}
 
 pub(crate) mod to_target {
-    use super::{Arc, AsRawFd, Core, FixedFile, NO_FILE, OwnedFd, RawFd, RejectReason, Target};
+    use super::{Arc, AsRawFd, Core, Entries, FixedFile, NO_FILE, OwnedFd, RawFd, RejectReason, Target};
 
     pub trait ToTarget {
         /// The entry of the ring's table of files, or none of them, and what the kernel finds the file by.
         #[doc(hidden)]
-        fn place<B>(&self, core: &Core<B>) -> Result<(u32, RawFd), RejectReason>;
+        fn place<B, E: Entries>(&self, core: &Core<B, E>) -> Result<(u32, RawFd), RejectReason>;
 
         /// What the operation keeps open.
         #[doc(hidden)]
@@ -42,14 +43,14 @@ pub(crate) mod to_target {
 
         #[doc(hidden)]
         #[inline]
-        fn to_target<B>(&self, core: &Core<B>) -> Result<Target, RejectReason> {
+        fn to_target<B, E: Entries>(&self, core: &Core<B, E>) -> Result<Target, RejectReason> {
             self.place(core).map(|place| Target::of(place, self.to_keep()))
         }
     }
 
     impl ToTarget for FixedFile {
         #[inline(always)]
-        fn place<B>(&self, core: &Core<B>) -> Result<(u32, RawFd), RejectReason> {
+        fn place<B, E: Entries>(&self, core: &Core<B, E>) -> Result<(u32, RawFd), RejectReason> {
             match core.index_of(self) {
                 Some(index) => Ok((index, index as RawFd)),
                 None => Err(RejectReason::ForeignFile),
@@ -64,7 +65,7 @@ pub(crate) mod to_target {
 
     impl ToTarget for Arc<OwnedFd> {
         #[inline]
-        fn place<B>(&self, _core: &Core<B>) -> Result<(u32, RawFd), RejectReason> {
+        fn place<B, E: Entries>(&self, _core: &Core<B, E>) -> Result<(u32, RawFd), RejectReason> {
             Ok((NO_FILE, self.as_raw_fd()))
         }
 
@@ -78,7 +79,7 @@ pub(crate) mod to_target {
 pub(crate) mod starter {
     use std::ops::DerefMut;
 
-    use super::{Core, RejectReason, Rejected, Ticket};
+    use super::{Core, Entries, RejectReason, Rejected, Ticket};
 
     /// Only this crate has one: who has a bound on [`super::Operations`] can call the methods below, but not without this, and
     /// must not, since it could exchange the cores of two rings.
@@ -92,8 +93,11 @@ pub(crate) mod starter {
         /// The type of buffers that can be moved in.
         type Owned;
 
+        /// The size of the ring's entries.
+        type Entries: Entries;
+
         #[doc(hidden)]
-        type Guard<'a>: DerefMut<Target = Core<Self::Owned>>
+        type Guard<'a>: DerefMut<Target = Core<Self::Owned, Self::Entries>>
         where
             Self: 'a;
 
@@ -107,7 +111,7 @@ pub(crate) mod starter {
             &mut self,
             seal: Seal,
             given: T,
-            start: impl FnOnce(&mut Core<Self::Owned>, T) -> Result<Ticket, Rejected<T>>,
+            start: impl FnOnce(&mut Core<Self::Owned, Self::Entries>, T) -> Result<Ticket, Rejected<T>>,
         ) -> Result<Ticket, Rejected<T>> {
             match self.core_guard(seal) {
                 Some(mut core) => start(&mut core, given),
@@ -126,8 +130,8 @@ fn number_of(directory: Directory<'_>) -> RawFd {
 }
 
 /// Starts an operation that takes nothing.
-pub(crate) fn start_bare<B>(
-    core: &mut Core<B>,
+pub(crate) fn start_bare<B, E: Entries>(
+    core: &mut Core<B, E>,
     file: &impl FileRef,
     operation: Operation,
 ) -> Result<Ticket, Rejected<()>> {
@@ -137,8 +141,8 @@ pub(crate) fn start_bare<B>(
 
 /// Starts an operation whose parameters are more than fits into an entry: `fill` puts them into a parcel and completes the
 /// fields, `back` takes out of the parcel what the caller gave, where nothing was started.
-fn start_parcel<B, T>(
-    core: &mut Core<B>,
+fn start_parcel<B, E: Entries, T>(
+    core: &mut Core<B, E>,
     target: Target,
     operation: Operation,
     given: T,
@@ -904,8 +908,8 @@ fn at(directory: Directory<'_>) -> Target {
     directory.map_or(Target::descriptor(libc::AT_FDCWD), |directory| Target::shared(Arc::clone(directory)))
 }
 
-fn start_path<B>(
-    core: &mut Core<B>,
+fn start_path<B, E: Entries>(
+    core: &mut Core<B, E>,
     directory: Directory<'_>,
     operation: Operation,
     path: CString,
@@ -917,8 +921,8 @@ fn start_path<B>(
 }
 
 /// Two paths, each with its directory: that of the second is where other operations have their length.
-fn start_paths<B>(
-    core: &mut Core<B>,
+fn start_paths<B, E: Entries>(
+    core: &mut Core<B, E>,
     first: Directory<'_>,
     second: Directory<'_>,
     mut operation: Operation,
@@ -935,7 +939,11 @@ fn start_paths<B>(
 }
 
 /// A time, in the slot of the operation.
-pub(crate) fn start_time<B>(core: &mut Core<B>, opcode: u32, time: Duration) -> Result<Ticket, Rejected<()>> {
+pub(crate) fn start_time<B, E: Entries>(
+    core: &mut Core<B, E>,
+    opcode: u32,
+    time: Duration,
+) -> Result<Ticket, Rejected<()>> {
     let operation = Operation { length: 1, ..Operation::new(opcode) };
     let fill = |operation: &mut Operation, parameters: &mut Parameters<B>, ()| {
         operation.address = parameters.set_time(time);
@@ -943,8 +951,8 @@ pub(crate) fn start_time<B>(core: &mut Core<B>, opcode: u32, time: Duration) -> 
     start_parcel(core, Target::NONE, operation, (), fill, |_| ())
 }
 
-fn start_address<B>(
-    core: &mut Core<B>,
+fn start_address<B, E: Entries>(
+    core: &mut Core<B, E>,
     socket: &impl FileRef,
     opcode: u32,
     address: &SocketAddress,
@@ -960,8 +968,8 @@ fn start_address<B>(
 
 /// A transfer of a lease by its address.
 #[inline]
-fn start_lease<B>(
-    core: &mut Core<B>,
+fn start_lease<B, E: Entries>(
+    core: &mut Core<B, E>,
     file: &impl FileRef,
     mut operation: Operation,
     buf: Buf,
@@ -980,8 +988,8 @@ fn start_lease<B>(
 }
 
 /// A vectored transfer of leases: `length` bytes, over as many of them as that needs.
-fn start_leases<B>(
-    core: &mut Core<B>,
+fn start_leases<B, E: Entries>(
+    core: &mut Core<B, E>,
     file: &impl FileRef,
     operation: Operation,
     bufs: Vec<Buf>,
@@ -1010,8 +1018,8 @@ fn start_leases<B>(
 
 /// A transfer of a buffer that is moved in. Its address is asked for when it is where it stays.
 #[inline(always)]
-fn start_owned<B: StableBuf>(
-    core: &mut Core<B>,
+fn start_owned<B: StableBuf, E: Entries>(
+    core: &mut Core<B, E>,
     file: &impl FileRef,
     operation: Operation,
     buffer: B,
@@ -1034,8 +1042,8 @@ fn start_owned<B: StableBuf>(
     })
 }
 
-fn start_several<B: StableBuf>(
-    core: &mut Core<B>,
+fn start_several<B: StableBuf, E: Entries>(
+    core: &mut Core<B, E>,
     file: &impl FileRef,
     operation: Operation,
     buffers: Vec<B>,

@@ -46,7 +46,7 @@ mod linux {
     use liburing_sys as sys;
 
     use super::Probe;
-    use crate::queues::{Queues, SetupError};
+    use crate::raw_ring::{RawRing, SetupError};
     use crate::{Unavailable, available};
 
     /// By bit.
@@ -180,16 +180,16 @@ mod linux {
         })
     }
 
-    fn ring_with(flags: u32) -> Result<Queues, SetupError> {
+    fn ring_with(flags: u32) -> Result<RawRing, SetupError> {
         // SAFETY: all zeroes is a value of this C structure.
         let mut params = unsafe { std::mem::zeroed::<sys::io_uring_params>() };
         params.flags = flags;
         params.cq_entries = if flags & sys::IORING_SETUP_CQSIZE != 0 { 8 } else { 0 };
-        Queues::new(4, &mut params, None)
+        RawRing::new(4, &mut params, None)
     }
 
     /// The numbers of the operations that the kernel has; none where it can't be asked (a filter forbids it).
-    fn operations(ring: &Queues) -> Vec<u8> {
+    fn operations(ring: &RawRing) -> Vec<u8> {
         // SAFETY: the ring is set up and ours.
         let Some(probe) = NonNull::new(unsafe { sys::io_uring_get_probe_ring(ring.raw()) }) else { return Vec::new() };
         // SAFETY: liburing allocated it, and the kernel filled in `ops_len` operations.

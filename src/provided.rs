@@ -24,7 +24,7 @@ use liburing_sys as sys;
 
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::mapping::Mapping;
-use crate::queues::Queues;
+use crate::raw_ring::RawRing;
 
 /// The most buffers that a group can have.
 const MOST_BUFFERS: u16 = 1 << 15;
@@ -124,12 +124,12 @@ impl Groups {
 
     pub(crate) fn add(
         &mut self,
-        queues: &mut Queues,
+        raw_ring: &mut RawRing,
         count: u16,
         size: u32,
         is_incremental: bool,
     ) -> Result<ProvidedBuffers> {
-        queues.check_usable()?;
+        raw_ring.check_usable()?;
         let bytes = usize::from(count).checked_mul(size as usize);
         let Some(bytes) = bytes.filter(|bytes| *bytes > 0 && count.is_power_of_two() && count <= MOST_BUFFERS) else {
             let message = format!(
@@ -141,7 +141,7 @@ impl Groups {
             Mapping::new(bytes).map_err(|error| Error::from_io(error, format_args!("map {bytes} bytes of buffers")))
         };
         let (buffers, ring) = (map(bytes)?, map(usize::from(count) * size_of::<sys::io_uring_buf>())?);
-        let free = self.register_somewhere(queues, &ring, count, is_incremental)?;
+        let free = self.register_somewhere(raw_ring, &ring, count, is_incremental)?;
         let memory = Arc::new(ProvidedMemory {
             buffers,
             ring,
@@ -174,7 +174,7 @@ impl Groups {
     /// Registers a ring of buffers under the first number that is neither ours nor the raw interface's.
     fn register_somewhere(
         &self,
-        queues: &mut Queues,
+        raw_ring: &mut RawRing,
         ring: &Mapping,
         count: u16,
         is_incremental: bool,
@@ -183,7 +183,7 @@ impl Groups {
             if self.0.get(number).is_some_and(Option::is_some) {
                 continue;
             }
-            match register(queues, ring, count, is_incremental, number as u16) {
+            match register(raw_ring, ring, count, is_incremental, number as u16) {
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
                 registered => return registered.map(|()| number),
             }
@@ -198,8 +198,8 @@ impl Groups {
         known.is_some_and(|group| Arc::ptr_eq(&group.memory, &buffers.memory))
     }
 
-    pub(crate) fn remove(&mut self, queues: &mut Queues, is_idle: bool, buffers: ProvidedBuffers) -> Result<()> {
-        queues.check_usable()?;
+    pub(crate) fn remove(&mut self, raw_ring: &mut RawRing, is_idle: bool, buffers: ProvidedBuffers) -> Result<()> {
+        raw_ring.check_usable()?;
         if !self.has(&buffers) {
             return Err(Error::new(ErrorKind::ForeignPool, "the buffers are another ring's, or were removed already"));
         }
@@ -208,7 +208,7 @@ impl Groups {
             return Err(Error::new(ErrorKind::Busy, message));
         }
         // SAFETY: the ring is set up and ours.
-        let returned = unsafe { sys::io_uring_unregister_buf_ring(queues.raw(), buffers.memory.group.into()) };
+        let returned = unsafe { sys::io_uring_unregister_buf_ring(raw_ring.raw(), buffers.memory.group.into()) };
         check(returned, "remove a group of buffers")?;
         self.0[usize::from(buffers.memory.group)] = None;
         Ok(())
@@ -237,7 +237,7 @@ impl Groups {
     }
 }
 
-fn register(queues: &mut Queues, ring: &Mapping, count: u16, is_incremental: bool, group: u16) -> Result<()> {
+fn register(raw_ring: &mut RawRing, ring: &Mapping, count: u16, is_incremental: bool, group: u16) -> Result<()> {
     // SAFETY: all zeroes is a value of this C structure.
     let mut registration = unsafe { std::mem::zeroed::<sys::io_uring_buf_reg>() };
     registration.ring_addr = ring.start().expose_provenance() as u64;
@@ -250,7 +250,7 @@ fn register(queues: &mut Queues, ring: &Mapping, count: u16, is_incremental: boo
     }
     // SAFETY: the ring is set up and ours; the memory is mapped for as long as the group is registered, and where an
     // operation may use it later than that, it is retired.
-    let returned = unsafe { sys::io_uring_register_buf_ring(queues.raw(), &raw mut registration, 0) };
+    let returned = unsafe { sys::io_uring_register_buf_ring(raw_ring.raw(), &raw mut registration, 0) };
     if returned == -libc::EINVAL {
         let since = if is_incremental { "incremental buffers (since 6.12)" } else { "buffer rings (since 5.19)" };
         return Err(Error::new(ErrorKind::Unsupported, format!("the kernel has no {since}")));

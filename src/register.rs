@@ -15,6 +15,7 @@ use liburing_sys as sys;
 
 #[cfg(liburing_2_4)]
 use crate::Library;
+use crate::entries::Entries;
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::ring::{DisabledRing, Ring};
 use crate::sqe::UserData;
@@ -24,7 +25,7 @@ use crate::sqe::UserData;
 /// Each call has C's name without `io_uring_`, and its man page says what it does. Beside the errors that are listed,
 /// each fails with [`ErrorKind::Unsupported`] where the library that runs lacks the function, with the version that brought
 /// it, and on a ring that can't be used any more.
-impl<B> Ring<B> {
+impl<B, E: Entries> Ring<B, E> {
     /// The ring, for a function that every library from 2.3 on has, where it can be used.
     fn usable(&mut self) -> Result<*mut sys::io_uring> {
         self.core().check_usable()?;
@@ -122,7 +123,7 @@ impl<B> Ring<B> {
     /// [`ErrorKind::Busy`] where there is a table already; what the kernel reports.
     #[cfg(liburing_2_8)]
     #[doc(alias("io_uring_clone_buffers", "__io_uring_clone_buffers"))]
-    pub fn clone_buffers<C>(&mut self, source: &Ring<C>) -> Result<()> {
+    pub fn clone_buffers<C, F: Entries>(&mut self, source: &Ring<C, F>) -> Result<()> {
         let ring = self.ring_for("io_uring_clone_buffers")?;
         // SAFETY: both rings are set up and of this thread, and the other one is only read.
         let returned = unsafe { sys::io_uring_clone_buffers(ring, source.as_raw()) };
@@ -139,9 +140,9 @@ impl<B> Ring<B> {
     /// As for [`Ring::clone_buffers`].
     #[cfg(liburing_2_9)]
     #[doc(alias("io_uring_clone_buffers_offset", "__io_uring_clone_buffers_offset", "IORING_REGISTER_DST_REPLACE"))]
-    pub fn clone_buffers_offset<C>(
+    pub fn clone_buffers_offset<C, F: Entries>(
         &mut self,
-        source: &Ring<C>,
+        source: &Ring<C, F>,
         first: u32,
         source_first: u32,
         count: u32,
@@ -924,7 +925,7 @@ impl<B> Ring<B> {
     }
 }
 
-impl<B> DisabledRing<B> {
+impl<B, E: Entries> DisabledRing<B, E> {
     /// Allows only what `restrictions` list, for good, from the moment on when the ring is enabled.
     ///
     /// What is not listed fails: an operation in its completion, a call at once. The safe interface has no way around it.

@@ -16,7 +16,7 @@ use crate::file::{FileTable, FixedFile};
 #[cfg(test)]
 use crate::model::liburing as sys;
 use crate::pool::{Pool, PoolMemory};
-use crate::queues::Queues;
+use crate::raw_ring::RawRing;
 
 /// Entries of the table of registered buffers, where the kernel can fill them one by one.
 const BUFFERS: u32 = 256;
@@ -62,7 +62,7 @@ enum BufferTable {
     Whole,
 }
 
-/// The tables of one ring. Every method is called with that ring's queues.
+/// The tables of one ring. Every method is called with that ring.
 pub(crate) struct Registered {
     files: Option<Arc<FileTable>>,
     file_slots: u32,
@@ -110,26 +110,26 @@ impl Registered {
         }
     }
 
-    pub(crate) fn register_file(&mut self, queues: &mut Queues, file: BorrowedFd<'_>) -> Result<FixedFile> {
-        queues.check_usable()?;
+    pub(crate) fn register_file(&mut self, raw_ring: &mut RawRing, file: BorrowedFd<'_>) -> Result<FixedFile> {
+        raw_ring.check_usable()?;
         let files = match &self.files {
             Some(files) => Arc::clone(files),
-            None => self.make_file_table(queues)?,
+            None => self.make_file_table(raw_ring)?,
         };
-        self.release_files(queues);
+        self.release_files(raw_ring);
         let Some(index) = files.claim() else {
             let message = format!("all {} registered files of the ring are taken; drop one", self.file_slots);
             return Err(Error::new(ErrorKind::Full, message));
         };
-        let registered = Self::update_file(queues, index, file.as_raw_fd());
+        let registered = Self::update_file(raw_ring, index, file.as_raw_fd());
         if registered.is_err() {
             files.free(index);
         }
         registered.map(|()| FixedFile::new(files, index))
     }
 
-    fn make_file_table(&mut self, queues: &mut Queues) -> Result<Arc<FileTable>> {
-        if queues.raw_files {
+    fn make_file_table(&mut self, raw_ring: &mut RawRing) -> Result<Arc<FileTable>> {
+        if raw_ring.raw_files {
             let message = "the ring has registered files of the raw interface; unregister_files makes room for others";
             return Err(Error::new(ErrorKind::Busy, message));
         }
@@ -139,7 +139,7 @@ impl Registered {
         }
         let empty = vec![-1; self.file_slots as usize];
         // SAFETY: the ring is set up and ours; the array is read during the call.
-        let returned = unsafe { sys::io_uring_register_files(queues.raw(), empty.as_ptr(), self.file_slots) };
+        let returned = unsafe { sys::io_uring_register_files(raw_ring.raw(), empty.as_ptr(), self.file_slots) };
         check(returned, &format!("register a table of {} files (RingBuilder::files)", self.file_slots))?;
         let files = Arc::new(FileTable::new(self.file_slots));
         self.in_flight = vec![0; self.file_slots as usize].into();
@@ -147,28 +147,28 @@ impl Registered {
         Ok(files)
     }
 
-    fn update_file(queues: &mut Queues, index: u32, descriptor: RawFd) -> Result<()> {
+    fn update_file(raw_ring: &mut RawRing, index: u32, descriptor: RawFd) -> Result<()> {
         // SAFETY: the ring is set up and ours; the one descriptor is read during the call.
-        let returned = unsafe { sys::io_uring_register_files_update(queues.raw(), index, &raw const descriptor, 1) };
+        let returned = unsafe { sys::io_uring_register_files_update(raw_ring.raw(), index, &raw const descriptor, 1) };
         check(returned, "register a file").map(|_| ())
     }
 
     /// Frees the entries whose [`FixedFile`] is gone and that no operation uses.
     #[inline]
-    pub(crate) fn release_files(&mut self, queues: &mut Queues) {
+    pub(crate) fn release_files(&mut self, raw_ring: &mut RawRing) {
         if self.files.as_ref().is_some_and(|files| files.has_released()) {
-            self.sweep_files(queues);
+            self.sweep_files(raw_ring);
         }
     }
 
     #[cold]
-    fn sweep_files(&mut self, queues: &mut Queues) {
+    fn sweep_files(&mut self, raw_ring: &mut RawRing) {
         let Some(files) = self.files.clone() else { return };
         let in_flight = &self.in_flight;
         files.sweep(|index| {
             // Where it fails to be taken out the file stays open until the next attempt.
             let is_idle = in_flight[index as usize] == 0 || cfg!(sysuring_break = "r1_file");
-            is_idle && Self::update_file(queues, index, -1).is_ok()
+            is_idle && Self::update_file(raw_ring, index, -1).is_ok()
         });
     }
 
@@ -197,21 +197,21 @@ impl Registered {
         };
     }
 
-    pub(crate) fn register_pool(&mut self, queues: &mut Queues, is_idle: bool, pool: &Pool) -> Result<()> {
-        queues.check_usable()?;
+    pub(crate) fn register_pool(&mut self, raw_ring: &mut RawRing, is_idle: bool, pool: &Pool) -> Result<()> {
+        raw_ring.check_usable()?;
         let memory = &pool.memory;
         if self.buffer_of(Arc::as_ptr(memory), 0).is_some() {
             return Ok(());
         }
-        if queues.raw_buffers {
+        if raw_ring.raw_buffers {
             let message =
                 "the ring has registered buffers of the raw interface; unregister_buffers makes room for pools";
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        self.forget_unused_pools(queues, is_idle);
+        self.forget_unused_pools(raw_ring, is_idle);
         let chunks: Vec<libc::iovec> = memory.chunks().collect();
         if self.buffers == BufferTable::None {
-            self.buffers = Self::make_buffer_table(queues, &chunks)?;
+            self.buffers = Self::make_buffer_table(raw_ring, &chunks)?;
             if self.buffers == BufferTable::Whole {
                 self.pools.push(RegisteredPool::new(pool, 0));
                 self.pools_changed();
@@ -224,9 +224,9 @@ impl Registered {
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let first = self.find_room(memory.chunk_count())?;
-        Self::update_buffers(queues, first, &chunks).inspect_err(|_| {
+        Self::update_buffers(raw_ring, first, &chunks).inspect_err(|_| {
             // Some may be in: take them out again, so that the table says what we believe.
-            let _ = Self::update_buffers(queues, first, &vec![EMPTY; chunks.len()]);
+            let _ = Self::update_buffers(raw_ring, first, &vec![EMPTY; chunks.len()]);
         })?;
         self.pools.push(RegisteredPool::new(pool, first));
         self.pools_changed();
@@ -234,9 +234,9 @@ impl Registered {
     }
 
     /// An empty table where the kernel can have one, else all of `chunks` as the table.
-    fn make_buffer_table(queues: &mut Queues, chunks: &[libc::iovec]) -> Result<BufferTable> {
+    fn make_buffer_table(raw_ring: &mut RawRing, chunks: &[libc::iovec]) -> Result<BufferTable> {
         // SAFETY: the ring is set up and ours.
-        let returned = unsafe { sys::io_uring_register_buffers_sparse(queues.raw(), BUFFERS) };
+        let returned = unsafe { sys::io_uring_register_buffers_sparse(raw_ring.raw(), BUFFERS) };
         if returned == 0 {
             return Ok(BufferTable::Sparse);
         }
@@ -245,18 +245,18 @@ impl Registered {
         }
         // SAFETY: as above; the array is read during the call, and the memory that it names stays mapped for as long as it
         // is registered, since `pools` keeps it.
-        let returned = unsafe { sys::io_uring_register_buffers(queues.raw(), chunks.as_ptr(), chunks.len() as u32) };
+        let returned = unsafe { sys::io_uring_register_buffers(raw_ring.raw(), chunks.as_ptr(), chunks.len() as u32) };
         check(returned, "register a pool")?;
         Ok(BufferTable::Whole)
     }
 
-    fn update_buffers(queues: &mut Queues, first: u32, chunks: &[libc::iovec]) -> Result<()> {
+    fn update_buffers(raw_ring: &mut RawRing, first: u32, chunks: &[libc::iovec]) -> Result<()> {
         let tags = vec![0_u64; chunks.len()];
         // SAFETY: the ring is set up and ours; both arrays are read during the call. The memory stays mapped while it is
         // registered: `pools` keeps it, and it is taken out of `pools` only after its entries were emptied.
         let returned = unsafe {
             sys::io_uring_register_buffers_update_tag(
-                queues.raw(),
+                raw_ring.raw(),
                 first,
                 chunks.as_ptr(),
                 tags.as_ptr(),
@@ -282,15 +282,15 @@ impl Registered {
     }
 
     /// Takes a pool out of the registered buffers. Its operations in flight keep their pages.
-    pub(crate) fn unregister_pool(&mut self, queues: &mut Queues, is_idle: bool, pool: &Pool) -> Result<()> {
-        queues.check_usable()?;
+    pub(crate) fn unregister_pool(&mut self, raw_ring: &mut RawRing, is_idle: bool, pool: &Pool) -> Result<()> {
+        raw_ring.check_usable()?;
         let Some(position) = self.pools.iter().position(|known| Arc::ptr_eq(&known.memory, &pool.memory)) else {
             return Err(Error::new(ErrorKind::ForeignPool, "the pool is not registered on this ring"));
         };
-        self.unregister_at(queues, is_idle, position)
+        self.unregister_at(raw_ring, is_idle, position)
     }
 
-    fn unregister_at(&mut self, queues: &mut Queues, is_idle: bool, position: usize) -> Result<()> {
+    fn unregister_at(&mut self, raw_ring: &mut RawRing, is_idle: bool, position: usize) -> Result<()> {
         if !is_idle {
             // Before Linux 6.13 taking a buffer away can wait for its operations, and on 6.1 for ever.
             let message = "operations are in flight on the ring; wait for them before a pool is unregistered";
@@ -298,10 +298,10 @@ impl Registered {
         }
         let (first, chunks) = (self.pools[position].first, self.pools[position].chunks);
         if self.buffers == BufferTable::Sparse {
-            Self::update_buffers(queues, first, &vec![EMPTY; chunks as usize])?;
+            Self::update_buffers(raw_ring, first, &vec![EMPTY; chunks as usize])?;
         } else {
             // SAFETY: the ring is set up and ours, and has nothing in flight.
-            check(unsafe { sys::io_uring_unregister_buffers(queues.raw()) }, "unregister a pool")?;
+            check(unsafe { sys::io_uring_unregister_buffers(raw_ring.raw()) }, "unregister a pool")?;
             self.buffers = BufferTable::None;
         }
         self.pools.swap_remove(position);
@@ -310,15 +310,15 @@ impl Registered {
     }
 
     /// Lets go of pools that nobody can use any more.
-    pub(crate) fn forget_unused_pools(&mut self, queues: &mut Queues, is_idle: bool) {
-        if queues.check_usable().is_err() {
+    pub(crate) fn forget_unused_pools(&mut self, raw_ring: &mut RawRing, is_idle: bool) {
+        if raw_ring.check_usable().is_err() {
             // In the child of a fork the registrations are the parent's.
             return;
         }
         let mut position = 0;
         while position < self.pools.len() {
             let unused = self.pools[position].is_unused();
-            if !(unused && self.unregister_at(queues, is_idle, position).is_ok()) {
+            if !(unused && self.unregister_at(raw_ring, is_idle, position).is_ok()) {
                 position += 1;
             }
         }
@@ -329,22 +329,23 @@ impl Registered {
     /// # Safety
     ///
     /// As for [`crate::Ring::register_buffers`].
-    pub(crate) unsafe fn register_buffers(&mut self, queues: &mut Queues, buffers: &[libc::iovec]) -> Result<()> {
-        queues.check_usable()?;
-        if self.buffers != BufferTable::None || queues.raw_buffers {
+    pub(crate) unsafe fn register_buffers(&mut self, raw_ring: &mut RawRing, buffers: &[libc::iovec]) -> Result<()> {
+        raw_ring.check_usable()?;
+        if self.buffers != BufferTable::None || raw_ring.raw_buffers {
             let message = "the ring has registered buffers already; unregister them first";
             return Err(Error::new(ErrorKind::Busy, message));
         }
         // SAFETY: the ring is set up and ours; the array is read during the call; the caller vouches for the memory.
-        let returned = unsafe { sys::io_uring_register_buffers(queues.raw(), buffers.as_ptr(), buffers.len() as u32) };
+        let returned =
+            unsafe { sys::io_uring_register_buffers(raw_ring.raw(), buffers.as_ptr(), buffers.len() as u32) };
         check(returned, "register buffers")?;
-        queues.raw_buffers = true;
+        raw_ring.raw_buffers = true;
         Ok(())
     }
 
-    pub(crate) fn unregister_buffers(&mut self, queues: &mut Queues, is_idle: bool) -> Result<()> {
-        queues.check_usable()?;
-        if !queues.raw_buffers {
+    pub(crate) fn unregister_buffers(&mut self, raw_ring: &mut RawRing, is_idle: bool) -> Result<()> {
+        raw_ring.check_usable()?;
+        if !raw_ring.raw_buffers {
             let message =
                 "no buffers were registered with register_buffers; a pool is unregistered with unregister_pool";
             return Err(Error::new(ErrorKind::InvalidInput, message));
@@ -354,8 +355,8 @@ impl Registered {
             return Err(Error::new(ErrorKind::Busy, message));
         }
         // SAFETY: the ring is set up and ours, and has nothing in flight.
-        check(unsafe { sys::io_uring_unregister_buffers(queues.raw()) }, "unregister buffers")?;
-        queues.raw_buffers = false;
+        check(unsafe { sys::io_uring_unregister_buffers(raw_ring.raw()) }, "unregister buffers")?;
+        raw_ring.raw_buffers = false;
         Ok(())
     }
 }

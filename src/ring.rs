@@ -10,11 +10,12 @@ use liburing_sys as sys;
 use crate::builder::{RingBuilder, SetupFlags};
 use crate::completion::Completions;
 use crate::core::Core;
+use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::file::FixedFile;
 use crate::operations::{Seal, Starter};
 use crate::pool::Pool;
-use crate::queues::is_passing;
+use crate::raw_ring::is_passing;
 use crate::rejected::Rejected;
 use crate::sqe::Sqe;
 use crate::table::{NoBuffers, Ticket};
@@ -55,8 +56,8 @@ use crate::table::{NoBuffers, Ticket};
 /// # Ok(())
 /// # }
 /// ```
-pub struct Ring<B = NoBuffers> {
-    core: Core<B>,
+pub struct Ring<B = NoBuffers, E: Entries = SmallEntries> {
+    core: Core<B, E>,
     one_thread: OneThread,
 }
 
@@ -80,12 +81,12 @@ impl Ring {
     }
 }
 
-impl<B> Ring<B> {
-    pub(crate) fn new(core: Core<B>) -> Self {
+impl<B, E: Entries> Ring<B, E> {
+    pub(crate) fn new(core: Core<B, E>) -> Self {
         Self { core, one_thread: PhantomData }
     }
 
-    pub(crate) fn core(&mut self) -> &mut Core<B> {
+    pub(crate) fn core(&mut self) -> &mut Core<B, E> {
         &mut self.core
     }
 
@@ -150,7 +151,7 @@ impl<B> Ring<B> {
     /// never executed.
     #[doc(alias = "io_uring_get_sqe")]
     #[inline]
-    pub fn get_sqe(&mut self) -> Option<Sqe<'_>> {
+    pub fn get_sqe(&mut self) -> Option<Sqe<'_, E>> {
         let queues = self.core.queues_mut();
         let entry = queues.reserve()?;
         Some(Sqe::new(queues, entry))
@@ -273,7 +274,7 @@ impl<B> Ring<B> {
     /// On a ring that the kernel posts completions to only when it is entered, this enters it once.
     #[doc(alias("io_uring_for_each_cqe", "io_uring_peek_cqe", "io_uring_cqe_seen", "io_uring_cq_advance"))]
     #[inline]
-    pub fn completions(&mut self) -> Completions<'_, B> {
+    pub fn completions(&mut self) -> Completions<'_, B, E> {
         // A signal, or a ring that can't be used: the next submit says so.
         let _ = self.core.flush_completions();
         Completions::new(&mut self.core)
@@ -328,16 +329,16 @@ impl<B> Ring<B> {
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct DisabledRing<B = NoBuffers> {
-    core: Core<B>,
+pub struct DisabledRing<B = NoBuffers, E: Entries = SmallEntries> {
+    core: Core<B, E>,
 }
 
-impl<B> DisabledRing<B> {
-    pub(crate) fn new(core: Core<B>) -> Self {
+impl<B, E: Entries> DisabledRing<B, E> {
+    pub(crate) fn new(core: Core<B, E>) -> Self {
         Self { core }
     }
 
-    pub(crate) fn core(&self) -> &Core<B> {
+    pub(crate) fn core(&self) -> &Core<B, E> {
         &self.core
     }
 
@@ -353,7 +354,7 @@ impl<B> DisabledRing<B> {
     ///
     /// What the kernel reports; the ring is closed then.
     #[doc(alias = "io_uring_enable_rings")]
-    pub fn enable(self) -> Result<Ring<B>> {
+    pub fn enable(self) -> Result<Ring<B, E>> {
         self.core.check_usable()?;
         // SAFETY: the ring is set up and ours.
         check(unsafe { sys::io_uring_enable_rings(self.core.queues().raw()) }, "enable a ring")?;
@@ -365,21 +366,22 @@ impl<B> DisabledRing<B> {
 /// [`RingBuilder::build_owned`](crate::RingBuilder::build_owned).
 pub type OpRing<B> = Ring<B>;
 
-impl<B> Starter for Ring<B> {
+impl<B, E: Entries> Starter for Ring<B, E> {
     type Owned = B;
+    type Entries = E;
 
     type Guard<'a>
-        = &'a mut Core<B>
+        = &'a mut Core<B, E>
     where
         Self: 'a;
 
     #[inline(always)]
-    fn core_guard(&mut self, _: Seal) -> Option<&mut Core<B>> {
+    fn core_guard(&mut self, _: Seal) -> Option<&mut Core<B, E>> {
         Some(&mut self.core)
     }
 }
 
-impl<B> fmt::Debug for Ring<B> {
+impl<B, E: Entries> fmt::Debug for Ring<B, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ring")
             .field("sq_entries", &self.sq_entries())

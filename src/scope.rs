@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use liburing_sys as sys;
 
 use crate::core::{Core, Operation, Target};
+use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::file::FixedFile;
 use crate::operations::{Seal, Starter};
 use crate::parcel::address_of;
-use crate::queues::is_passing;
+use crate::raw_ring::is_passing;
 use crate::rejected::{RejectReason, Rejected};
 use crate::ring::{OneThread, Ring};
 use crate::table::{Held, NoBuffers, Ticket};
@@ -25,8 +26,8 @@ use crate::table::{Held, NoBuffers, Ticket};
 const LAST_RESORT: Duration = Duration::from_secs(30);
 
 /// Starts operations on memory that outlives the scope; see [`Ring::scope`].
-pub struct Scope<'scope, 'env: 'scope, B = NoBuffers> {
-    core: &'scope mut Core<B>,
+pub struct Scope<'scope, 'env: 'scope, B = NoBuffers, E: Entries = SmallEntries> {
+    core: &'scope mut Core<B, E>,
     /// Invariant in both: neither may be taken for a shorter or a longer one.
     env: PhantomData<&'env mut &'env ()>,
     scope: PhantomData<&'scope mut &'scope ()>,
@@ -47,28 +48,28 @@ impl<F: AsFd> ScopedFile for F {}
 impl ScopedFile for FixedFile {}
 
 mod scoped {
-    use super::{AsFd, AsRawFd, Core, FixedFile, RejectReason, Target};
+    use super::{AsFd, AsRawFd, Core, Entries, FixedFile, RejectReason, Target};
 
     pub trait ToTarget {
-        fn to_target<B>(&self, core: &Core<B>) -> Result<Target, RejectReason>;
+        fn to_target<B, E: Entries>(&self, core: &Core<B, E>) -> Result<Target, RejectReason>;
     }
 
     impl<F: AsFd> ToTarget for F {
         #[inline]
-        fn to_target<B>(&self, _core: &Core<B>) -> Result<Target, RejectReason> {
+        fn to_target<B, E: Entries>(&self, _core: &Core<B, E>) -> Result<Target, RejectReason> {
             Ok(Target::descriptor(self.as_fd().as_raw_fd()))
         }
     }
 
     impl ToTarget for FixedFile {
         #[inline]
-        fn to_target<B>(&self, core: &Core<B>) -> Result<Target, RejectReason> {
+        fn to_target<B, E: Entries>(&self, core: &Core<B, E>) -> Result<Target, RejectReason> {
             core.index_of(self).map(Target::fixed).ok_or(RejectReason::ForeignFile)
         }
     }
 }
 
-impl<B> Ring<B> {
+impl<B, E: Entries> Ring<B, E> {
     /// Runs `work`, which may start operations on memory that it borrows, and returns when all of them have ended, however
     /// long that takes.
     ///
@@ -98,25 +99,25 @@ impl<B> Ring<B> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn scope<'env, R>(&mut self, work: impl for<'scope> FnOnce(&mut Scope<'scope, 'env, B>) -> R) -> R {
+    pub fn scope<'env, R>(&mut self, work: impl for<'scope> FnOnce(&mut Scope<'scope, 'env, B, E>) -> R) -> R {
         let end = End { core: self.core() };
         work(&mut Scope { core: &mut *end.core, env: PhantomData, scope: PhantomData, one_thread: PhantomData })
     }
 }
 
 /// Waits, on every way out of [`Ring::scope`]. In our own frame: nobody can forget it.
-struct End<'ring, B> {
-    core: &'ring mut Core<B>,
+struct End<'ring, B, E: Entries> {
+    core: &'ring mut Core<B, E>,
 }
 
-impl<B> Drop for End<'_, B> {
+impl<B, E: Entries> Drop for End<'_, B, E> {
     fn drop(&mut self) {
         self.core.drain_borrowed();
         self.core.forget_borrowed();
     }
 }
 
-impl<B> Core<B> {
+impl<B, E: Entries> Core<B, E> {
     /// Waits until no operation uses borrowed memory any more.
     pub(crate) fn drain_borrowed(&mut self) {
         let mut refused_since = None;
@@ -146,7 +147,7 @@ impl<B> Core<B> {
     }
 }
 
-impl<'scope, 'env, B> Scope<'scope, 'env, B> {
+impl<'scope, 'env, B, E: Entries> Scope<'scope, 'env, B, E> {
     /// Reads at `offset` into `memory`; `u64::MAX` is the file's own position.
     ///
     /// # Errors
@@ -326,21 +327,22 @@ pub(crate) fn send_flags(flags: i32) -> u32 {
     (flags & !libc::MSG_ZEROCOPY) as u32
 }
 
-impl<B> Starter for Scope<'_, '_, B> {
+impl<B, E: Entries> Starter for Scope<'_, '_, B, E> {
     type Owned = B;
+    type Entries = E;
 
     type Guard<'a>
-        = &'a mut Core<B>
+        = &'a mut Core<B, E>
     where
         Self: 'a;
 
     #[inline(always)]
-    fn core_guard(&mut self, _: Seal) -> Option<&mut Core<B>> {
+    fn core_guard(&mut self, _: Seal) -> Option<&mut Core<B, E>> {
         Some(self.core)
     }
 }
 
-impl<B> fmt::Debug for Scope<'_, '_, B> {
+impl<B, E: Entries> fmt::Debug for Scope<'_, '_, B, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope").field("borrowed", &self.core.borrowed()).finish_non_exhaustive()
     }

@@ -16,12 +16,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::completion::Done;
 use crate::core::Core;
+use crate::entries::SmallEntries;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
 use crate::fork::ForkMark;
 use crate::operations::{FileRef, Operations, Seal, Starter};
 use crate::pool::{Buf, Pool};
-use crate::queues::{is_passing, wait_for_one};
+use crate::raw_ring::{is_passing, wait_for_one};
 use crate::rejected::{RejectReason, Rejected};
 use crate::table::{NoBuffers, Ticket};
 
@@ -218,6 +219,7 @@ impl SharedRing {
 /// Any operation, from any thread: `(&ring).fsync(&file, true)`.
 impl Starter for &SharedRing {
     type Owned = NoBuffers;
+    type Entries = SmallEntries;
 
     type Guard<'a>
         = LockedCore<'a>

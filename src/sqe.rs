@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 
 use liburing_sys as sys;
 
+use crate::entries::{BigEntries, Entries, SmallEntries};
 use crate::queues::Queues;
 use crate::table::{Ticket, is_raw};
 
@@ -40,14 +41,14 @@ use crate::table::{Ticket, is_raw};
 /// # }
 /// ```
 #[must_use = "an entry that is not prepared is not submitted"]
-pub struct Sqe<'ring> {
-    queues: &'ring mut Queues,
+pub struct Sqe<'ring, E: Entries = SmallEntries> {
+    queues: &'ring mut Queues<E>,
     entry: NonNull<sys::io_uring_sqe>,
 }
 
 /// An entry that is in the queue, and not submitted yet.
-pub struct Queued<'ring> {
-    queues: &'ring mut Queues,
+pub struct Queued<'ring, E: Entries = SmallEntries> {
+    queues: &'ring mut Queues<E>,
     entry: NonNull<sys::io_uring_sqe>,
 }
 
@@ -96,9 +97,9 @@ bitflags::bitflags! {
     }
 }
 
-impl<'ring> Sqe<'ring> {
+impl<'ring, E: Entries> Sqe<'ring, E> {
     #[inline]
-    pub(crate) fn new(queues: &'ring mut Queues, entry: NonNull<sys::io_uring_sqe>) -> Self {
+    pub(crate) fn new(queues: &'ring mut Queues<E>, entry: NonNull<sys::io_uring_sqe>) -> Self {
         Self { queues, entry }
     }
 
@@ -116,14 +117,14 @@ impl<'ring> Sqe<'ring> {
     /// bits of its `user_data` are clear, and those of whatever else can make it into a completion's. It links to no entry
     /// of the safe interface.
     #[inline]
-    pub unsafe fn commit(self) -> Queued<'ring> {
+    pub unsafe fn commit(self) -> Queued<'ring, E> {
         // SAFETY: the entry is ours until it is submitted.
         debug_assert!(is_raw(unsafe { self.entry.as_ref() }.user_data), "the tag of the safe interface");
         self.into_queue()
     }
 
     #[inline]
-    fn into_queue(self) -> Queued<'ring> {
+    fn into_queue(self) -> Queued<'ring, E> {
         self.queues.commit_raw();
         Queued { queues: self.queues, entry: self.entry }
     }
@@ -142,51 +143,39 @@ impl<'ring> Sqe<'ring> {
         address: *const u8,
         length: u32,
         offset: u64,
-    ) -> Queued<'ring> {
+    ) -> Queued<'ring, E> {
         // SAFETY: the entry is the free one at the tail; the caller vouches for the rest.
         unsafe { sys::io_uring_prep_rw(opcode.into(), self.entry.as_ptr(), file, address.cast(), length, offset) };
         self.into_queue()
     }
 
-    /// A command that the driver of `file` defines (since Linux 5.19), such as NVMe passthrough: 16 bytes of `payload`, or
-    /// 80 on a ring with big entries, of which the rest is zero.
-    ///
-    /// A longer payload is cut off at what the ring's entries hold.
+    /// A command that the driver of `file` defines (since Linux 5.19), such as NVMe passthrough. Its payload has 80 bytes on a
+    /// ring with [`BigEntries`], and 16 on others.
     ///
     /// # Safety
     ///
     /// `file` stays open, and whatever the command names stays valid for what the driver does with it, until the final
     /// completion was seen, also after the ring is gone.
     #[doc(alias("io_uring_prep_uring_cmd", "IORING_OP_URING_CMD"))]
-    pub unsafe fn prep_uring_cmd(self, file: RawFd, command: u32, payload: &[u8]) -> Queued<'ring> {
-        self.prep_command(sys::IORING_OP_URING_CMD, file, command, payload)
+    pub unsafe fn prep_uring_cmd(self, file: RawFd, command: u32, payload: &E::Payload) -> Queued<'ring, E> {
+        // SAFETY: the caller vouches for it, and the payload fits into an entry of this size.
+        unsafe { self.prep_command(sys::IORING_OP_URING_CMD, file, command, payload.as_ref()) }
     }
 
-    /// As [`Sqe::prep_uring_cmd`], with a payload of 80 bytes whatever the size of other entries, on a ring with big
-    /// entries ([`RingBuilder::big_entries`](crate::RingBuilder::big_entries); since Linux 6.19).
-    ///
     /// # Safety
     ///
-    /// As for [`Sqe::prep_uring_cmd`].
-    #[cfg(liburing_2_13)]
-    #[doc(alias("io_uring_prep_uring_cmd128", "IORING_OP_URING_CMD128"))]
-    pub unsafe fn prep_uring_cmd128(self, file: RawFd, command: u32, payload: &[u8]) -> Queued<'ring> {
-        self.prep_command(sys::IORING_OP_URING_CMD128, file, command, payload)
-    }
-
-    fn prep_command(self, opcode: u32, file: RawFd, command: u32, payload: &[u8]) -> Queued<'ring> {
+    /// As for [`Sqe::prep_uring_cmd`], and an entry has room for the payload.
+    unsafe fn prep_command(self, opcode: u32, file: RawFd, command: u32, payload: &[u8]) -> Queued<'ring, E> {
         /// Where the payload begins in an entry.
         const PAYLOAD: usize = 48;
-        let room = (64 << u32::from(self.queues.flags() & sys::IORING_SETUP_SQE128 != 0)) - PAYLOAD;
-        let length = payload.len().min(room);
         let entry = self.entry.as_ptr();
-        // SAFETY: the entry is the free one at the tail, zeroed, and as long as `room` says from the payload on.
+        // SAFETY: the entry is the free one at the tail, zeroed, and the caller vouches for its length.
         unsafe {
             (*entry).opcode = opcode as u8;
             (*entry).fd = file;
             // `cmd_op` is the lower half of `off`, on machines of either byte order.
             (&raw mut (*entry).__bindgen_anon_1).cast::<u32>().write(command);
-            entry.cast::<u8>().add(PAYLOAD).copy_from_nonoverlapping(payload.as_ptr(), length);
+            entry.cast::<u8>().add(PAYLOAD).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
         }
         self.into_queue()
     }
@@ -194,14 +183,28 @@ impl<'ring> Sqe<'ring> {
     /// As [`Sqe::prep_cancel64`], for an operation of the safe interface, with a completion of its own. Works also where
     /// [`Ring::cancel`](crate::Ring::cancel) has no room for one more operation.
     #[inline]
-    pub fn prep_cancel_ticket(self, ticket: Ticket) -> Queued<'ring> {
+    pub fn prep_cancel_ticket(self, ticket: Ticket) -> Queued<'ring, E> {
         // SAFETY: as for `prep_cancel64`.
         unsafe { sys::io_uring_prep_cancel64(self.entry.as_ptr(), ticket.user_data(), 0) };
         self.into_queue()
     }
 }
 
-impl Queued<'_> {
+impl<'ring> Sqe<'ring, BigEntries> {
+    /// As [`Sqe::prep_uring_cmd`], under the number of an entry that says itself that it is a big one (since Linux 6.19).
+    ///
+    /// # Safety
+    ///
+    /// As for [`Sqe::prep_uring_cmd`].
+    #[cfg(liburing_2_13)]
+    #[doc(alias("io_uring_prep_uring_cmd128", "IORING_OP_URING_CMD128"))]
+    pub unsafe fn prep_uring_cmd128(self, file: RawFd, command: u32, payload: &[u8; 80]) -> Queued<'ring, BigEntries> {
+        // SAFETY: the caller vouches for it, and the payload fits into a big entry.
+        unsafe { self.prep_command(sys::IORING_OP_URING_CMD128, file, command, payload) }
+    }
+}
+
+impl<E: Entries> Queued<'_, E> {
     /// What the completion will carry; 0 unless set.
     #[doc(alias("io_uring_sqe_set_data64", "io_uring_sqe_set_data"))]
     #[inline]
@@ -281,13 +284,13 @@ impl Queued<'_> {
     }
 }
 
-impl fmt::Debug for Sqe<'_> {
+impl<E: Entries> fmt::Debug for Sqe<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sqe").finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Queued<'_> {
+impl<E: Entries> fmt::Debug for Queued<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queued").finish_non_exhaustive()
     }

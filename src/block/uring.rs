@@ -26,7 +26,7 @@ use crate::block::{AlignedBuffer, Backend, BatchError, BlockDevice, Options, Rea
 use crate::core::{Core, Operation, Target, transfer_opcode};
 use crate::error::{Error, Result};
 use crate::pool::Pool;
-use crate::queues::is_passing;
+use crate::raw_ring::is_passing;
 use crate::shared::SharedRing;
 use crate::table::{Finished, Held, Ticket};
 use crate::thread_rings::{PoolGivenUp, Refused, RingKind, ThreadRings};

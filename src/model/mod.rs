@@ -30,15 +30,16 @@ use self::world::{
     is_unclosed, set_world, world,
 };
 use crate::core::Core;
+use crate::entries::{BigEntries, Entries, SmallEntries};
 use crate::operations::to_target::ToTarget;
-use crate::queues::Queues;
+use crate::raw_ring::RawRing;
 use crate::scope::Scope;
 use crate::{
     Buf, Completion, Done, ErrorKind, FileRef, FixedFile, OpenHow, Operations, Pool, RejectReason, Rejected, Ring,
     SocketAddress, SqeFlags, StableBuf, Ticket, UserData,
 };
 
-type Model = Ring<Tracked>;
+type Model<E> = Ring<Tracked, E>;
 
 /// A buffer of the user's own type, of which the world knows.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ enum AnyFile<'a> {
 }
 
 impl ToTarget for AnyFile<'_> {
-    fn place<B>(&self, core: &Core<B>) -> Result<(u32, RawFd), RejectReason> {
+    fn place<B, E: Entries>(&self, core: &Core<B, E>) -> Result<(u32, RawFd), RejectReason> {
         match self {
             Self::Fixed(file) => file.place(core),
             Self::Shared(file) => file.place(core),
@@ -109,9 +110,9 @@ struct HeldFile {
 }
 
 /// What the user has.
-struct User {
+struct User<E: Entries> {
     random: Random,
-    rings: Vec<Option<Model>>,
+    rings: Vec<Option<Model<E>>>,
     pools: Vec<Option<Pool>>,
     /// Which pools are registered on which rings.
     registered: Vec<(usize, usize)>,
@@ -128,7 +129,7 @@ struct User {
     in_scope: bool,
 }
 
-impl User {
+impl<E: Entries> User<E> {
     fn new(random: Random) -> Self {
         let shared = (0..2).map(|_| Arc::new(OwnedFd::from(File::open("/dev/null").expect("/dev/null")))).collect();
         Self {
@@ -153,10 +154,7 @@ impl User {
     fn make_ring(&mut self) -> usize {
         let random = &mut self.random;
         let sq_entries = 1 << random.below(4);
-        let mut flags = 0;
-        for flag in [sys::IORING_SETUP_SQPOLL, sys::IORING_SETUP_SQE128, sys::IORING_SETUP_CQE32] {
-            flags |= if random.once_in(4) { flag } else { 0 };
-        }
+        let flags = E::FLAGS | if random.once_in(4) { sys::IORING_SETUP_SQPOLL } else { 0 };
         let setup = Setup {
             sq_entries,
             cq_entries: sq_entries << random.below(2),
@@ -165,7 +163,7 @@ impl User {
             has_sparse_buffers: !random.once_in(4),
         };
         let (number, raw) = world(|world| world.make_ring(setup));
-        let mut core = Core::with_queues(Queues::over(raw), 3);
+        let mut core = Core::new(RawRing::over(raw), 3);
         if random.once_in(2) {
             core.set_drop_limit(Some(Duration::ZERO));
         }
@@ -591,7 +589,7 @@ impl User {
 
     // ---- other things that a user does
 
-    fn cancel(&mut self, ring: usize, on: &mut Model) {
+    fn cancel(&mut self, ring: usize, on: &mut Model<E>) {
         let count = self.tickets.len();
         if count == 0 {
             return;
@@ -624,7 +622,7 @@ impl User {
         }
     }
 
-    fn start_raw(&mut self, ring: usize, on: &mut Model, cancelled: Option<Ticket>) {
+    fn start_raw(&mut self, ring: usize, on: &mut Model<E>, cancelled: Option<Ticket>) {
         let fits = Room::of(ring).sq_free > 0;
         let is_poisoned = world(|world| world.rings[ring].is_poisoned);
         let Some(sqe) = on.get_sqe() else {
@@ -654,11 +652,11 @@ impl User {
         });
     }
 
-    fn chain(&mut self, ring: usize, on: &mut Model) {
+    fn chain(&mut self, ring: usize, on: &mut Model<E>) {
         let (length, end) = (self.random.below(5), self.random.below(4));
         let is_hard = self.random.once_in(3);
         let built = catch_unwind(AssertUnwindSafe(|| {
-            let build = |chain: &mut crate::Chain<'_, Tracked>| {
+            let build = |chain: &mut crate::Chain<'_, Tracked, E>| {
                 for _ in 0..length {
                     self.start(ring, chain, Stage::Building);
                 }
@@ -683,7 +681,7 @@ impl User {
         }
     }
 
-    fn scope(&mut self, ring: usize, on: &mut Model) {
+    fn scope(&mut self, ring: usize, on: &mut Model<E>) {
         let mut memory = [[0_u8; 16]; 3];
         let addresses = memory.each_mut().map(|piece| piece.as_mut_ptr().expose_provenance());
         let file = Arc::clone(&self.shared[0]);
@@ -757,7 +755,7 @@ impl User {
         }
     }
 
-    fn in_scope_steps(&mut self, ring: usize, scope: &mut Scope<'_, '_, Tracked>, steps: usize) {
+    fn in_scope_steps(&mut self, ring: usize, scope: &mut Scope<'_, '_, Tracked, E>, steps: usize) {
         for _ in 0..steps {
             self.start(ring, scope, Stage::Queued);
         }
@@ -785,7 +783,7 @@ impl User {
     }
 
     /// Takes up to `most` completions.
-    fn completions(&mut self, ring: usize, on: &mut Model, most: usize) {
+    fn completions(&mut self, ring: usize, on: &mut Model<E>, most: usize) {
         let mut completions = on.completions();
         for _ in 0..most {
             match completions.next() {
@@ -816,7 +814,7 @@ impl User {
         }
     }
 
-    fn completed(&mut self, ring: usize, completion: Completion<Tracked>) {
+    fn completed(&mut self, ring: usize, completion: Completion<Tracked, E>) {
         match completion {
             Completion::Raw(cqe) => world(|world| {
                 world.settle(ring);
@@ -940,7 +938,7 @@ impl User {
     }
 
     /// Looks for one operation's end, as the threads of a shared ring do.
-    fn take_one(&mut self, ring: usize, on: &mut Model) {
+    fn take_one(&mut self, ring: usize, on: &mut Model<E>) {
         on.core().reap();
         let due = world(|world| {
             world.settle(ring);
@@ -964,7 +962,7 @@ impl User {
         }
     }
 
-    fn submit(&mut self, ring: usize, on: &mut Model) {
+    fn submit(&mut self, ring: usize, on: &mut Model<E>) {
         let wait = self.random.below(3) as u32;
         let submitted = match self.random.below(3) {
             0 => on.submit(),
@@ -983,7 +981,7 @@ impl User {
         }
     }
 
-    fn register_file(&mut self, ring: usize, on: &mut Model) {
+    fn register_file(&mut self, ring: usize, on: &mut Model<E>) {
         let Ok(file) = on.register_file(&self.shared[0]) else { return };
         let index = file.index();
         let registration = world(|world| {
@@ -996,7 +994,7 @@ impl User {
         self.files.push(HeldFile { file, ring, index, registration: registration.unwrap_or(0) });
     }
 
-    fn pools_on_ring(&mut self, ring: usize, on: &mut Model) {
+    fn pools_on_ring(&mut self, ring: usize, on: &mut Model<E>) {
         let Some(number) = self.any_pool() else { return };
         let Some(pool) = &self.pools[number] else { return };
         if self.random.once_in(3) {
@@ -1101,7 +1099,7 @@ impl User {
         self.rings[ring] = Some(on);
     }
 
-    fn check_counts(&mut self, ring: usize, on: &mut Model) {
+    fn check_counts(&mut self, ring: usize, on: &mut Model<E>) {
         let raw = on.core().queues().raw_in_flight();
         world(|world| {
             let expected = world.in_flight(ring);
@@ -1262,10 +1260,14 @@ fn pass_on_unless(is_expected: bool, panic: Box<dyn std::any::Any + Send>) {
 
 /// Runs one program; says how many steps it took.
 fn run_program(mut random: Random) -> u64 {
+    if random.once_in(3) { run_program_on::<BigEntries>(random) } else { run_program_on::<SmallEntries>(random) }
+}
+
+fn run_program_on<E: Entries>(mut random: Random) -> u64 {
     let temper =
         Temper { errors: random.pick(&[0, 8, 2]), is_forging: random.once_in(2), loses_completions: random.once_in(4) };
     let steps = 50 + random.below(300);
-    let mut user = User::new(Random::new(random.next()));
+    let mut user = User::<E>::new(Random::new(random.next()));
     set_world(Some(World::new(random, temper)));
     user.make_ring();
     user.make_pool();

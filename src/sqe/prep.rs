@@ -16,6 +16,7 @@ use std::os::fd::RawFd;
 use liburing_sys as sys;
 
 use super::{Queued, Sqe, UserData};
+use crate::entries::Entries;
 
 /// What the caller of a preparation owes.
 macro_rules! contract {
@@ -49,7 +50,7 @@ macro_rules! prep {
         #[doc = ""]
         #[doc = reference!($function, $since, $linux)]
         #[inline]
-        pub fn $name(self, $($parameter: $type),*) -> Queued<'ring> {
+        pub fn $name(self, $($parameter: $type),*) -> Queued<'ring, E> {
             // SAFETY: the entry is the free one at the tail; the kernel gets nothing that somebody could take away.
             unsafe { sys::$function(self.entry.as_ptr(), $($argument),*) };
             self.into_queue()
@@ -69,7 +70,7 @@ macro_rules! prep {
         $(#[doc = contract!($contract)])+
         #[allow(trivial_numeric_casts, clippy::too_many_arguments, reason = "the widths of C, in every header; C's list")]
         #[inline]
-        pub unsafe fn $name(self, $($parameter: $type),*) -> Queued<'ring> {
+        pub unsafe fn $name(self, $($parameter: $type),*) -> Queued<'ring, E> {
             // SAFETY: the entry is the free one at the tail; the caller vouches for the rest.
             unsafe { sys::$function(self.entry.as_ptr(), $($argument),*) };
             self.into_queue()
@@ -96,7 +97,7 @@ macro_rules! preps {
         $safety:ident $(($($contract:ident),+))? fn $name:ident($($parameter:ident: $type:ty),* $(,)?)
             = $function:ident($($argument:expr),*), since $since:literal, Linux $linux:literal;
     )* ) => {
-        impl<'ring> Sqe<'ring> { $(
+        impl<'ring, E: Entries> Sqe<'ring, E> { $(
             prep! {
                 $safety $(($($contract),+))?
                 $(#[$attribute])*

@@ -9,12 +9,16 @@ use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sysuring::{Buf, Completion, Done, FixedFile, OpRing, Operations, Pool, RejectReason, Ring, Ticket, UserData};
+use sysuring::{
+    BigEntries, Buf, Completion, Done, Entries, FixedFile, Operations, Pool, RejectReason, Ring, RingBuilder,
+    SmallEntries, Ticket, UserData,
+};
 
 use crate::common::{self, random::Random, random::run_programs};
 
@@ -23,7 +27,10 @@ const BLOCKS: usize = 8;
 /// What the pipe carries.
 const PIPED: u8 = 0x5a;
 
-type Model = OpRing<Vec<u8>>;
+type Model<E> = Ring<Vec<u8>, E>;
+
+/// Sets up a ring with entries of one size.
+type Build<E> = fn(RingBuilder) -> sysuring::Result<Model<E>>;
 
 /// Interrupts the thread that made it, until it is dropped.
 struct Storm {
@@ -107,10 +114,11 @@ struct Started {
     is_cancelled: bool,
 }
 
-struct Program<'a> {
+struct Program<'a, E: Entries> {
     random: Random,
     files: &'a Files,
-    ring: Option<Model>,
+    build: Build<E>,
+    ring: Option<Model<E>>,
     registered: Vec<(FixedFile, usize)>,
     pool: Pool,
     is_pool_registered: bool,
@@ -124,7 +132,7 @@ struct Program<'a> {
     raw_seen: u32,
 }
 
-impl Program<'_> {
+impl<E: Entries> Program<'_, E> {
     fn make_ring(&mut self) {
         let random = &mut self.random;
         let entries = 1 << random.below(4);
@@ -134,10 +142,9 @@ impl Program<'_> {
             0 => builder.sqpoll(Duration::from_millis(1)),
             1..=5 => builder.single_issuer(true).defer_taskrun(true),
             6 | 7 => builder.coop_taskrun(true),
-            8 => builder.big_entries(true),
             _ => builder,
         };
-        let mut ring: Model = builder.build_owned().expect("a ring");
+        let mut ring = (self.build)(builder).expect("a ring");
         let all = [&self.files.source, &self.files.scratch_descriptor, &self.files.pipe, &self.files.event];
         self.registered = (0..all.len())
             .filter(|_| random.once_in(2))
@@ -262,7 +269,7 @@ impl Program<'_> {
         }
     }
 
-    fn chain(&mut self, on: &mut Model) {
+    fn chain(&mut self, on: &mut Model<E>) {
         let (length, fails) = (self.random.below(4), self.random.once_in(3));
         let before = self.started.len();
         let in_flight = on.in_flight();
@@ -278,7 +285,7 @@ impl Program<'_> {
         }
     }
 
-    fn scope(&mut self, on: &mut Model) {
+    fn scope(&mut self, on: &mut Model<E>) {
         let offset = self.random.below(FILE - 64);
         let fill = self.random.next() as u8;
         let mut memory = [fill; 96];
@@ -306,7 +313,7 @@ impl Program<'_> {
         assert_eq!(*piece, expected[..], "what was read in a scope");
     }
 
-    fn completions(&mut self, on: &mut Model, most: usize) {
+    fn completions(&mut self, on: &mut Model<E>, most: usize) {
         let mut completions = on.completions();
         for _ in 0..most {
             match completions.next() {
@@ -363,7 +370,7 @@ impl Program<'_> {
         bufs.into_iter().for_each(|buf| self.ended(buf));
     }
 
-    fn submit(&mut self, on: &mut Model) {
+    fn submit(&mut self, on: &mut Model<E>) {
         let is_sure = |started: &Started| matches!(started.what, What::File { .. } | What::Block { .. });
         let submitted = match self.random.below(3) {
             0 => on.submit(),
@@ -509,30 +516,45 @@ fn random_programs_on_the_kernel_read_what_is_there() {
     let Some(_) = common::ring(1) else { return };
     let directory = tempfile::tempdir().unwrap();
     let _storm = Storm::new();
+    let big: Build<BigEntries> = |builder| builder.big_entries().build_owned();
+    let has_big = big(Ring::builder(1)).is_ok();
+    if !has_big {
+        common::skip("no rings with big entries");
+    }
     run_programs(20_000, |mut random| {
-        // Of each program's own: what an earlier one left in flight must not eat what this one waits for.
-        let here = tempfile::tempdir_in(directory.path()).unwrap();
-        let files = files(here.path());
-        let steps = 50 + random.below(400);
-        let pool = Pool::new(1 + random.below(8) as u32, 4096).unwrap();
-        let mut program = Program {
-            random,
-            files: &files,
-            ring: None,
-            registered: Vec::new(),
-            pool,
-            is_pool_registered: false,
-            held: Vec::new(),
-            started: Vec::new(),
-            lost_blocks: [false; BLOCKS],
-            lost: 0,
-            raw: 0,
-            raw_seen: 0,
-        };
-        for _ in 0..steps {
-            program.step();
+        if random.once_in(16) && has_big {
+            run_program(random, directory.path(), big)
+        } else {
+            run_program::<SmallEntries>(random, directory.path(), |builder| builder.build_owned())
         }
-        program.end();
-        steps as u64
     });
+}
+
+/// Runs one program; says how many steps it took.
+fn run_program<E: Entries>(mut random: Random, directory: &Path, build: Build<E>) -> u64 {
+    // Of each program's own: what an earlier one left in flight must not eat what this one waits for.
+    let here = tempfile::tempdir_in(directory).unwrap();
+    let files = files(here.path());
+    let steps = 50 + random.below(400);
+    let pool = Pool::new(1 + random.below(8) as u32, 4096).unwrap();
+    let mut program = Program {
+        random,
+        files: &files,
+        build,
+        ring: None,
+        registered: Vec::new(),
+        pool,
+        is_pool_registered: false,
+        held: Vec::new(),
+        started: Vec::new(),
+        lost_blocks: [false; BLOCKS],
+        lost: 0,
+        raw: 0,
+        raw_seen: 0,
+    };
+    for _ in 0..steps {
+        program.step();
+    }
+    program.end();
+    steps as u64
 }
