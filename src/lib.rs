@@ -105,6 +105,8 @@ mod file;
 #[cfg(uring)]
 mod fork;
 #[cfg(uring)]
+mod free_list;
+#[cfg(uring)]
 mod huge_pages;
 #[cfg(uring)]
 mod mapping;
@@ -140,6 +142,8 @@ mod shared;
 mod sqe;
 #[cfg(uring)]
 mod stable;
+#[cfg(uring)]
+mod sync;
 #[cfg(uring)]
 mod table;
 #[cfg(uring)]

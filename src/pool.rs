@@ -30,17 +30,15 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::free_list::{FreeList, NO_SLOT};
 use crate::mapping::{self, Mapping};
 
 /// The kernel registers at most this much at one address.
 const LARGEST_CHUNK: usize = 1 << 30;
 /// What slots of at least this size are aligned to.
 const PAGE: usize = 4096;
-/// End of the free list.
-const NO_SLOT: u32 = u32::MAX;
 
 /// Equal slots of memory for transfers; a handle, cheap to clone, usable from any thread.
 #[derive(Clone)]
@@ -76,10 +74,7 @@ pub(crate) struct PoolMemory {
     slots: u32,
     /// Slots in a chunk that is registered as one buffer: a power of two, as the shift.
     chunk_shift: u32,
-    /// Top of the free list: a count that changes with every update above, the slot below.
-    free: AtomicU64,
-    /// For each free slot, the next one.
-    next: Box<[AtomicU32]>,
+    free: FreeList,
     descriptions: Box<[Slot]>,
 }
 
@@ -107,7 +102,6 @@ impl Pool {
         let mapping = Mapping::new(length)
             .map_err(|error| Error::from_io(error, format_args!("map a pool of {length} bytes")))?;
         let slots_per_chunk = (LARGEST_CHUNK / slot_size) as u64;
-        let last = |slot: u32| if slot + 1 == slots { NO_SLOT } else { slot + 1 };
         Ok(Self {
             memory: Arc::new_cyclic(|memory| PoolMemory {
                 descriptions: (0..slots)
@@ -124,8 +118,7 @@ impl Pool {
                 slot_size,
                 slots,
                 chunk_shift: slots_per_chunk.ilog2(),
-                free: AtomicU64::new(0),
-                next: (0..slots).map(|slot| AtomicU32::new(last(slot))).collect(),
+                free: FreeList::full(slots),
             }),
             handles: Arc::new(()),
         })
@@ -134,7 +127,7 @@ impl Pool {
     /// Takes a slot; `None` when none is free now.
     #[must_use]
     pub fn lease(&self) -> Option<Buf> {
-        let slot = self.memory.pop()?;
+        let slot = self.memory.free.pop()?;
         // Owned by the `Buf` from here on.
         let memory = Arc::into_raw(Arc::clone(&self.memory));
         // SAFETY: `memory` lives for as long as its owner.
@@ -200,40 +193,13 @@ impl Buf {
 }
 
 impl PoolMemory {
-    fn pop(&self) -> Option<u32> {
-        let mut top = self.free.load(Ordering::Acquire);
-        loop {
-            let slot = top as u32;
-            if slot == NO_SLOT {
-                return None;
-            }
-            // Stale where another thread was faster; then the exchange fails, since the count differs.
-            let next = self.next[slot as usize].load(Ordering::Relaxed);
-            match self.free.compare_exchange_weak(top, advance(top, next), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(slot),
-                Err(now) => top = now,
-            }
-        }
-    }
-
-    fn push(&self, slot: u32) {
-        let mut top = self.free.load(Ordering::Relaxed);
-        loop {
-            self.next[slot as usize].store(top as u32, Ordering::Relaxed);
-            match self.free.compare_exchange_weak(top, advance(top, slot), Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(now) => top = now,
-            }
-        }
-    }
-
     /// Whether no slot is leased or in an operation. To be relied on only when nobody can lease any more.
     pub(crate) fn is_idle(&self) -> bool {
         let mut idle = self.mapping.abandoned();
-        let mut slot = self.free.load(Ordering::Acquire) as u32;
-        while let Some(next) = self.next.get(slot as usize) {
+        let mut slot = self.free.first();
+        while slot != NO_SLOT {
             idle += 1;
-            slot = next.load(Ordering::Relaxed);
+            slot = self.free.after(slot);
         }
         idle >= self.slots
     }
@@ -267,12 +233,6 @@ impl PoolMemory {
     }
 }
 
-/// The word for a free list with `slot` on top that was `top` before.
-fn advance(top: u64, slot: u32) -> u64 {
-    let count = (top >> 32).wrapping_add(1);
-    count << 32 | u64::from(slot)
-}
-
 impl Drop for Buf {
     fn drop(&mut self) {
         give_back(self.slot);
@@ -286,7 +246,7 @@ fn give_back(slot: NonNull<Slot>) {
     let (memory, index) = unsafe { (slot.as_ref().memory, slot.as_ref().index) };
     // SAFETY: made by `lease`, and ended once: where the `Buf` is dropped.
     let memory = unsafe { Arc::from_raw(memory) };
-    memory.push(index);
+    memory.free.push(index);
 }
 
 // SAFETY: a `Buf` is the only way to its slot's bytes, whichever thread has it, and the pool is made for threads to share.

@@ -18,11 +18,12 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use liburing_sys as sys;
 
 use crate::error::{Error, ErrorKind, Result, check};
+use crate::free_list::{FreeList, NO_SLOT};
 use crate::mapping::Mapping;
 use crate::raw_ring::RawRing;
 
@@ -30,8 +31,6 @@ use crate::raw_ring::RawRing;
 const MOST_BUFFERS: u16 = 1 << 15;
 /// Groups that a ring can have at once.
 const MOST_GROUPS: usize = 1 << 10;
-/// End of a list.
-const NO_BUFFER: u32 = u32::MAX;
 /// `IORING_CQE_F_BUF_MORE`: the kernel goes on with the same buffer.
 const BUFFER_MORE: u32 = 1 << 4;
 /// `IOU_PBUF_RING_INC`.
@@ -53,10 +52,8 @@ pub(crate) struct ProvidedMemory {
     count: u16,
     group: u16,
     is_incremental: bool,
-    /// Top of the list of returned buffers: a count that changes with every update above, the buffer below.
-    returned: AtomicU64,
-    /// For each returned buffer the next one; for each of one result, the next of that.
-    next: Box<[AtomicU32]>,
+    /// The buffers that were returned. Those of one result are linked in it, too.
+    returned: FreeList,
     /// Who owns a piece of the buffer: each [`ProvidedBuf`], and the kernel.
     owners: Box<[AtomicU32]>,
 }
@@ -70,22 +67,9 @@ impl ProvidedMemory {
 
     /// One owner is gone.
     fn release(&self, buffer: u32) {
-        if self.owners[buffer as usize].fetch_sub(1, Ordering::AcqRel) != 1 {
-            return;
+        if self.owners[buffer as usize].fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.returned.push(buffer);
         }
-        let mut top = self.returned.load(Ordering::Relaxed);
-        loop {
-            self.next[buffer as usize].store(top as u32, Ordering::Relaxed);
-            let new = (top >> 32).wrapping_add(1) << 32 | u64::from(buffer);
-            match self.returned.compare_exchange_weak(top, new, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(now) => top = now,
-            }
-        }
-    }
-
-    fn has_returned(&self) -> bool {
-        self.returned.load(Ordering::Relaxed) as u32 != NO_BUFFER
     }
 
     /// Which of the ring's groups it is.
@@ -149,8 +133,7 @@ impl Groups {
             count,
             group: free as u16,
             is_incremental,
-            returned: AtomicU64::new(NO_BUFFER.into()),
-            next: (0..count).map(|_| AtomicU32::new(NO_BUFFER)).collect(),
+            returned: FreeList::empty(count.into()),
             owners: (0..count).map(|_| AtomicU32::new(0)).collect(),
         });
         let mut group = Group {
@@ -218,7 +201,7 @@ impl Groups {
     #[inline]
     pub(crate) fn offer_returned(&mut self) {
         for group in self.0.iter_mut().flatten() {
-            if group.memory.has_returned() {
+            if !group.memory.returned.is_empty() {
                 group.offer_returned();
             }
         }
@@ -288,10 +271,9 @@ impl Group {
     }
 
     fn offer_returned(&mut self) {
-        let top = self.memory.returned.swap(NO_BUFFER.into(), Ordering::Acquire) as u32;
-        let (mut buffer, mut count) = (top, 0);
-        while buffer != NO_BUFFER {
-            let next = self.memory.next[buffer as usize].load(Ordering::Relaxed);
+        let (mut buffer, mut count) = (self.memory.returned.take_all(), 0);
+        while buffer != NO_SLOT {
+            let next = self.memory.returned.after(buffer);
             self.offer(buffer as u16, count);
             count += 1;
             buffer = next;
@@ -321,7 +303,7 @@ impl Group {
         for ahead in 1..buffers as u16 {
             let place = self.place[buffer as usize].wrapping_add(ahead) & (memory.count - 1);
             let next = u32::from(self.order[usize::from(place)]);
-            memory.next[last as usize].store(next, Ordering::Relaxed);
+            memory.returned.link(last, next);
             last = next;
         }
         Some(Received::new(memory, buffer, 0, length, buffers))
@@ -365,7 +347,7 @@ impl Iterator for Received {
         let length = self.left.min(memory.size - offset);
         if self.buffers > 0 {
             // Before it is handed out: afterwards the place is for the list of those returned.
-            self.buffer = memory.next[buffer as usize].load(Ordering::Relaxed);
+            self.buffer = memory.returned.after(buffer);
         }
         (self.offset, self.left) = (0, self.left - length);
         Some(ProvidedBuf { memory, buffer, offset, length })

@@ -1,0 +1,99 @@
+//! Numbers of slots that are free, taken and put back by any thread without a lock.
+//!
+//! A list threaded through an array: its top is one word, with a count above the slot that changes with every slot that is
+//! put back. A thread that looked at the top and was slow finds another count, even where the same slot is on top again with
+//! another one below.
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// End of a list; never a slot.
+pub(crate) const NO_SLOT: u32 = u32::MAX;
+
+/// Slots below a number that is fixed when the list is made; none is on it twice.
+pub(crate) struct FreeList {
+    /// The count, and in the lower half the slot.
+    top: AtomicU64,
+    /// For each slot on the list the next one. For others what [`FreeList::link`] says.
+    next: Box<[AtomicU32]>,
+}
+
+impl FreeList {
+    /// With all slots below `slots` on it.
+    pub(crate) fn full(slots: u32) -> Self {
+        let next = |slot: u32| if slot + 1 == slots { NO_SLOT } else { slot + 1 };
+        let first = if slots == 0 { NO_SLOT } else { 0 };
+        Self { top: AtomicU64::new(first.into()), next: (0..slots).map(|slot| AtomicU32::new(next(slot))).collect() }
+    }
+
+    /// For the slots below `slots`, with none on it.
+    pub(crate) fn empty(slots: u32) -> Self {
+        Self { top: AtomicU64::new(NO_SLOT.into()), next: (0..slots).map(|_| AtomicU32::new(NO_SLOT)).collect() }
+    }
+
+    /// Takes a slot.
+    #[inline]
+    pub(crate) fn pop(&self) -> Option<u32> {
+        let mut top = self.top.load(Ordering::Acquire);
+        loop {
+            let slot = top as u32;
+            if slot == NO_SLOT {
+                return None;
+            }
+            // Stale where another thread was faster; then the exchange fails, since the count differs.
+            let next = self.after(slot);
+            match self.top.compare_exchange_weak(top, advance(top, next), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(slot),
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    /// Puts back a slot that is not on the list.
+    #[inline]
+    pub(crate) fn push(&self, slot: u32) {
+        let mut top = self.top.load(Ordering::Relaxed);
+        loop {
+            self.link(slot, top as u32);
+            match self.top.compare_exchange_weak(top, advance(top, slot), Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    /// Takes all slots: the first, or [`NO_SLOT`]; the others by [`FreeList::after`].
+    #[inline]
+    pub(crate) fn take_all(&self) -> u32 {
+        // The lower half becomes NO_SLOT. The count stays, and changes before a slot is on top again.
+        self.top.fetch_or(NO_SLOT.into(), Ordering::Acquire) as u32
+    }
+
+    /// The slot on top, or [`NO_SLOT`]: it may be taken at any time, unless the caller knows that nobody does.
+    pub(crate) fn first(&self) -> u32 {
+        self.top.load(Ordering::Acquire) as u32
+    }
+
+    /// Whether nothing was on it a moment ago.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.top.load(Ordering::Relaxed) as u32 == NO_SLOT
+    }
+
+    /// What follows on a slot, or [`NO_SLOT`].
+    #[inline]
+    pub(crate) fn after(&self, slot: u32) -> u32 {
+        self.next[slot as usize].load(Ordering::Relaxed)
+    }
+
+    /// Makes `next` follow on a slot that is the caller's, not on the list.
+    #[inline]
+    pub(crate) fn link(&self, slot: u32, next: u32) {
+        self.next[slot as usize].store(next, Ordering::Relaxed);
+    }
+}
+
+/// The word for a list with `slot` on top that was `top` before.
+fn advance(top: u64, slot: u32) -> u64 {
+    let count = (top >> 32).wrapping_add(1);
+    count << 32 | u64::from(slot)
+}
