@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
@@ -68,11 +69,10 @@ pub struct Done<B = NoBuffers> {
     ticket: Ticket,
     result: i32,
     flags: u32,
-    returned: Returned<B>,
+    returned: Unclaimed<B>,
 }
 
-/// What an operation gives back. Each is one word at most, and dropped by value, out of line: a loop over completions has them
-/// in registers.
+/// What an operation gives back.
 #[derive(Debug)]
 pub(crate) enum Returned<B> {
     Nothing,
@@ -83,10 +83,43 @@ pub(crate) enum Returned<B> {
     Rare(RareBox),
 }
 
+/// What an operation gives back, until somebody asks for it.
+///
+/// Dropped by value and out of line, as is all that it may be: a loop over completions has them in registers, since nothing
+/// is ever told their address.
+#[derive(Debug)]
+struct Unclaimed<B>(ManuallyDrop<Returned<B>>);
+
+impl<B> Unclaimed<B> {
+    #[inline(always)]
+    fn claim(self) -> Returned<B> {
+        let mut unclaimed = ManuallyDrop::new(self);
+        // SAFETY: taken once: neither this nor what is left of `unclaimed` is used or dropped again.
+        unsafe { ManuallyDrop::take(&mut unclaimed.0) }
+    }
+}
+
+impl<B> Drop for Unclaimed<B> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: taken once, since this is the end.
+        let returned = unsafe { ManuallyDrop::take(&mut self.0) };
+        if matches!(returned, Returned::Nothing) {
+            std::mem::forget(returned);
+        } else {
+            give_up(returned);
+        }
+    }
+}
+
+/// Drops what nobody asked for.
+#[inline(never)]
+fn give_up<B>(_: Returned<B>) {}
+
 impl<B> Done<B> {
     #[inline(always)]
     pub(crate) fn new(ticket: Ticket, result: i32, flags: u32, returned: Returned<B>) -> Self {
-        Self { ticket, result, flags, returned }
+        Self { ticket, result, flags, returned: Unclaimed(ManuallyDrop::new(returned)) }
     }
 
     /// Which operation it was.
@@ -125,16 +158,19 @@ impl<B> Done<B> {
     #[inline]
     #[must_use]
     pub fn into_buf(self) -> Option<Buf> {
-        match self.returned {
+        match self.returned.claim() {
             Returned::Lease(buf) => Some(buf),
-            _ => None,
+            other => {
+                give_up(other);
+                None
+            }
         }
     }
 
     /// The leases of a vectored operation, in their order.
     #[must_use]
     pub fn into_bufs(self) -> Vec<Buf> {
-        match self.returned {
+        match self.returned.claim() {
             Returned::Parcel(mut parcel) => std::mem::take(&mut parcel.parameters().leases),
             Returned::Lease(buf) => vec![buf],
             _ => Vec::new(),
@@ -142,18 +178,22 @@ impl<B> Done<B> {
     }
 
     /// The buffer that was moved into the operation, if any.
+    #[inline]
     #[must_use]
     pub fn into_owned(self) -> Option<B> {
-        match self.returned {
+        match self.returned.claim() {
             Returned::Owned(buffer) => Some(buffer),
-            _ => None,
+            other => {
+                give_up(other);
+                None
+            }
         }
     }
 
     /// The buffers that were moved into a vectored operation, in their order.
     #[must_use]
     pub fn into_several(self) -> Vec<B> {
-        match self.returned {
+        match self.returned.claim() {
             Returned::Parcel(mut parcel) => std::mem::take(&mut parcel.parameters().several),
             Returned::Owned(buffer) => vec![buffer],
             _ => Vec::new(),
@@ -167,7 +207,7 @@ impl<B> Done<B> {
     /// What the kernel reported; [`ErrorKind::InvalidInput`] for an operation that makes none.
     pub fn into_fd(self) -> Result<OwnedFd> {
         self.result()?;
-        match self.returned {
+        match self.returned.claim() {
             Returned::Rare(mut rare) => rare.contents().new_descriptor.take().ok_or_else(no_descriptor),
             _ => Err(no_descriptor()),
         }
@@ -176,7 +216,7 @@ impl<B> Done<B> {
     /// The buffers that the kernel picked, where it picked some.
     #[must_use]
     pub fn into_received(self) -> Option<Received> {
-        match self.returned {
+        match self.returned.claim() {
             Returned::Rare(mut rare) => rare.contents().received.take(),
             _ => None,
         }
@@ -185,7 +225,7 @@ impl<B> Done<B> {
     /// What `statx` filled in, or was to fill in.
     #[must_use]
     pub fn into_status(self) -> Option<Box<libc::statx>> {
-        match self.returned {
+        match self.returned.claim() {
             Returned::Parcel(mut parcel) => parcel.parameters().status.take(),
             _ => None,
         }

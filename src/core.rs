@@ -12,8 +12,8 @@
 //! Dropping a ring takes the completions that are there, so that leases go back to their pools. What is still in flight on
 //! memory of a pool is abandoned to the kernel: that costs nothing. Where other memory would leak, the operations are
 //! cancelled and waited for, for as long as [`RingBuilder::drop_limit`](crate::RingBuilder::drop_limit) says; what is left
-//! then is leaked, and counted. In the child of a `fork` the ring is its parent's:
-//! every call is an error, and dropping it closes the child's descriptor only.
+//! then is leaked, and counted. In the child of a `fork` the ring is its parent's: every call is an error, and dropping it
+//! closes the child's descriptor only.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 use liburing_sys as sys;
 
 use crate::completion::{Completion, Done, More, Rare, RareBox, Returned};
-use crate::cqe::Cqe;
 use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
@@ -127,7 +126,7 @@ pub struct Core<B = NoBuffers, E: Entries = SmallEntries> {
     table: Table<B>,
     registered: Registered,
     groups: Groups,
-    /// Something may be in `waiting`, or in the table to be taken.
+    /// Something may be in `waiting`, or in the table to be taken; or the ring is poisoned.
     has_waiting: bool,
     /// What was found while somebody looked for something else.
     waiting: VecDeque<Completion<B, E>>,
@@ -240,10 +239,7 @@ impl<B, E: Entries> Core<B, E> {
         operation: Operation,
         held: Held<B>,
     ) -> Result<Ticket, (RejectReason, Held<B>)> {
-        match self.place() {
-            Ok(sqe) => Ok(self.enter(sqe, target, operation, held)),
-            Err(reason) => Err((reason, held)),
-        }
+        self.start_with(target, operation, held, |_, _| ())
     }
 
     /// As [`Core::start`]; `fill` gets what the operation holds, at the address where it stays, and completes the fields.
@@ -265,19 +261,29 @@ impl<B, E: Entries> Core<B, E> {
         let unfinished = Unfinished { table: &mut self.table, ticket };
         fill(&mut operation, unfinished.table.held_mut(ticket));
         std::mem::forget(unfinished);
-        self.publish(sqe, file, number, operation, ticket);
+        if file != NO_FILE {
+            operation.flags |= sys::IOSQE_FIXED_FILE as u8;
+        }
+        self.publish(sqe, number, operation, ticket);
         Ok(ticket)
     }
 
     /// Whether raw entries leave no place among the completions for one more operation.
-    #[inline(always)]
     fn is_crowded(&self) -> bool {
         let raw_in_flight = self.queues.raw_in_flight();
         raw_in_flight != 0 && self.table.in_flight() + raw_in_flight >= self.queues.cq_entries()
     }
 
-    /// The place of the next entry, where there is room for it in the queue and in the table.
+    /// The place of the next entry, where there is room for it in the queue and in the table, and nothing is in the way.
+    ///
+    /// Entries of a chain, and those with flags, come from [`Core::place`] only.
     #[inline(always)]
+    fn plain_place(&mut self) -> Option<NonNull<sys::io_uring_sqe>> {
+        if self.queues.is_plain() && !self.table.is_full() { self.queues.free_entry(0) } else { None }
+    }
+
+    /// The place of the next entry, where there is room for it in the queue and in the table.
+    #[inline]
     fn place(&mut self) -> Result<NonNull<sys::io_uring_sqe>, RejectReason> {
         if self.is_crowded() || self.table.is_full() {
             return Err(self.why_full());
@@ -288,62 +294,16 @@ impl<B, E: Entries> Core<B, E> {
         }
     }
 
-    /// Starts an operation that there is room for.
-    #[inline(always)]
-    fn enter(
-        &mut self,
-        sqe: NonNull<sys::io_uring_sqe>,
-        target: Target,
-        operation: Operation,
-        held: Held<B>,
-    ) -> Ticket {
-        let Target { file, number, descriptor } = target;
-        // SAFETY: `place` found room, and nothing was started since.
-        let ticket = unsafe { self.table.insert(Start { held, file, descriptor, outcome: operation.outcome }) };
-        self.publish(sqe, file, number, operation, ticket);
-        ticket
-    }
-
     /// Completes an entry, and moves the tail over it, unless it is of a chain.
-    #[inline(always)]
-    fn publish(
-        &mut self,
-        sqe: NonNull<sys::io_uring_sqe>,
-        file: u32,
-        number: RawFd,
-        mut operation: Operation,
-        ticket: Ticket,
-    ) {
-        if file != NO_FILE {
-            operation.flags |= sys::IOSQE_FIXED_FILE as u8;
-        }
+    #[inline]
+    fn publish(&mut self, sqe: NonNull<sys::io_uring_sqe>, number: RawFd, mut operation: Operation, ticket: Ticket) {
         operation.flags |= self.extra_flags;
-        Self::fill(sqe, number, operation, ticket);
-        self.registered.begin(file);
+        fill(sqe, number, operation, ticket);
         if self.extra_flags & LINKS == 0 {
             self.queues.commit();
         } else {
             self.ahead += 1;
         }
-    }
-
-    #[inline(always)]
-    fn fill(sqe: NonNull<sys::io_uring_sqe>, descriptor: RawFd, operation: Operation, ticket: Ticket) {
-        const { assert!(size_of::<sys::io_uring_sqe>() == 64) };
-        let first = pair(pair16(operation.opcode as u16, operation.flags, operation.ioprio), descriptor as u32);
-        let words = [
-            first,
-            operation.offset,
-            operation.address,
-            pair(operation.length, operation.operation_flags),
-            ticket.user_data(),
-            // The buffer, no personality, and the file.
-            pair(half(operation.buffer), operation.file_index),
-            0,
-            0,
-        ];
-        // SAFETY: the entry at the tail has these 64 bytes, and the kernel does not read them before `commit` and a submit.
-        unsafe { sqe.cast::<[u64; 8]>().write(words) };
     }
 
     /// Why there is no room for an operation.
@@ -362,6 +322,9 @@ impl<B, E: Entries> Core<B, E> {
     }
 
     /// Reads or writes a lease: by index where its pool is registered and `fixed` asks for that, else by address.
+    ///
+    /// This is the fast path: one file, one lease, and nothing out of the ordinary. Everything else goes round by
+    /// [`Core::start`], out of line.
     #[inline(always)]
     pub(crate) fn start_transfer(
         &mut self,
@@ -376,25 +339,95 @@ impl<B, E: Entries> Core<B, E> {
             Ok(place) => place,
             Err(reason) => return Err(reject(reason, buf)),
         };
-        if length as usize > buf.len() {
+        if length > buf.size() {
             return Err(reject(RejectReason::TooLong, buf));
         }
         let buffer = if fixed { self.buffer_of(buf.memory(), buf.chunk()) } else { Some(0) };
         let Some(buffer) = buffer else { return Err(reject(RejectReason::ForeignPool, buf)) };
-        let operation = Operation {
-            address: address_of(buf.address()),
-            length,
-            offset,
-            buffer,
-            ..Operation::new(transfer_opcode(is_read, fixed))
-        };
-        match self.place() {
-            Ok(sqe) => {
-                let target = Target::of((index, number), file.to_keep());
-                Ok(self.enter(sqe, target, operation, Held::Lease(buf)))
+        let opcode = transfer_opcode(is_read, fixed);
+        if file.is_fixed() {
+            if let Some(sqe) = self.plain_place() {
+                let flags = sys::IOSQE_FIXED_FILE as u8;
+                let operation = Operation { flags, ..transfer(opcode, &buf, length, offset, buffer) };
+                // SAFETY: there is room, as was looked up just now, and a lease is plain.
+                let ticket = unsafe { self.table.insert_plain(Held::Lease(buf), index) };
+                fill(sqe, number, operation, ticket);
+                self.queues.commit();
+                return Ok(ticket);
             }
-            Err(reason) => Err(reject(reason, buf)),
         }
+        self.start_lease(opcode, index, number, file.to_keep(), buf, length, offset, buffer)
+    }
+
+    /// As [`Core::start`], for a lease; with arguments that fit into registers.
+    #[allow(clippy::too_many_arguments)]
+    #[cold]
+    #[inline(never)]
+    fn start_lease(
+        &mut self,
+        opcode: u32,
+        index: u32,
+        number: RawFd,
+        kept: Option<Arc<OwnedFd>>,
+        buf: Buf,
+        length: u32,
+        offset: u64,
+        buffer: u16,
+    ) -> Result<Ticket, Rejected<Buf>> {
+        let operation = transfer(opcode, &buf, length, offset, buffer);
+        self.start(Target::of((index, number), kept), operation, Held::Lease(buf)).map_err(reject_lease)
+    }
+
+    /// Starts an operation on a buffer that is moved in; `look` completes the fields by the buffer, at the address where it
+    /// stays. The other fast path; see [`Core::start_transfer`].
+    #[inline(always)]
+    pub(crate) fn start_owned(
+        &mut self,
+        file: &impl FileRef,
+        mut operation: Operation,
+        buffer: B,
+        look: impl FnOnce(&mut Operation, &mut B),
+    ) -> Result<Ticket, Rejected<B>> {
+        let (index, number) = match file.place(self) {
+            Ok(place) => place,
+            Err(reason) => return Err(Rejected::new(reason, buffer)),
+        };
+        if file.is_fixed() && operation.outcome == Outcome::Count {
+            if let Some(sqe) = self.plain_place() {
+                operation.flags = sys::IOSQE_FIXED_FILE as u8;
+                // SAFETY: there is room, as was looked up just now, and such a buffer is plain.
+                let ticket = unsafe { self.table.insert_plain(Held::Owned(buffer), index) };
+                let unfinished = Unfinished { table: &mut self.table, ticket };
+                if let Held::Owned(buffer) = unfinished.table.held_mut(ticket) {
+                    look(&mut operation, buffer);
+                }
+                std::mem::forget(unfinished);
+                fill(sqe, number, operation, ticket);
+                self.queues.commit();
+                return Ok(ticket);
+            }
+        }
+        self.start_owned_round(Target::of((index, number), file.to_keep()), operation, buffer, look)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn start_owned_round(
+        &mut self,
+        target: Target,
+        operation: Operation,
+        buffer: B,
+        look: impl FnOnce(&mut Operation, &mut B),
+    ) -> Result<Ticket, Rejected<B>> {
+        let started = self.start_with(target, operation, Held::Owned(buffer), |operation, held| {
+            if let Held::Owned(buffer) = held {
+                look(operation, buffer);
+            }
+        });
+        started.map_err(|(reason, held)| {
+            let Held::Owned(buffer) = held else { unreachable!("a rejected operation gives back what it was given") };
+            Rejected::new(reason, buffer)
+        })
     }
 
     /// Asks the kernel to end an operation. The answer is not waited for; the operation's own CQE tells how it ended.
@@ -406,7 +439,7 @@ impl<B, E: Entries> Core<B, E> {
         // SAFETY: there is room, as was looked up above.
         let own = unsafe { self.table.insert_silent() };
         let operation = Operation { address: ticket.user_data(), ..Operation::new(sys::IORING_OP_ASYNC_CANCEL) };
-        Self::fill(sqe, -1, operation, own);
+        fill(sqe, -1, operation, own);
         self.queues.commit();
         Ok(())
     }
@@ -426,13 +459,14 @@ impl<B, E: Entries> Core<B, E> {
     /// From here on entries are put behind the tail, linked by `link`, until [`Core::end_chain`].
     pub(crate) fn begin_chain(&mut self, link: u8) {
         debug_assert!(link & LINKS != 0);
-        (self.ahead, self.extra_flags) = (0, self.extra_flags | link);
+        self.ahead = 0;
+        self.set_extra_flags(self.extra_flags | link);
     }
 
     /// Publishes the chain: moves the tail over all of its entries at once.
     pub(crate) fn end_chain(&mut self) {
         let count = std::mem::take(&mut self.ahead);
-        self.extra_flags &= !LINKS;
+        self.set_extra_flags(self.extra_flags & !LINKS);
         if count > 0 {
             self.queues.clear_flags_ahead(count - 1, LINKS);
             self.queues.commit_all(count);
@@ -443,7 +477,7 @@ impl<B, E: Entries> Core<B, E> {
     #[cold]
     pub(crate) fn abandon_chain(&mut self, mut forgotten: impl FnMut(Finished<B>)) {
         let count = std::mem::take(&mut self.ahead);
-        self.extra_flags &= !LINKS;
+        self.set_extra_flags(self.extra_flags & !LINKS);
         for ahead in 0..count {
             let finished = self.queues.user_data_ahead(ahead).and_then(|data| self.table.take_back(Ticket::of(data)));
             if let Some(finished) = finished {
@@ -455,6 +489,7 @@ impl<B, E: Entries> Core<B, E> {
 
     /// Flags for every entry that is started from here on; gives those before.
     pub(crate) fn set_extra_flags(&mut self, flags: u8) -> u8 {
+        self.queues.state.set_flagged(flags != 0);
         std::mem::replace(&mut self.extra_flags, flags)
     }
 
@@ -472,15 +507,35 @@ impl<B, E: Entries> Core<B, E> {
     /// Submits what is in the queue and waits until `wait` completions are there.
     #[inline]
     pub(crate) fn submit_and_wait(&mut self, wait: u32) -> Result<u32> {
+        self.before_submit()?;
+        let before = self.queues.consumed();
+        let returned = self.queues.enter(wait);
+        if returned >= 0 && self.queues.is_consumed() {
+            return Ok(returned as u32);
+        }
+        self.submitted_in_part(before, returned, wait)
+    }
+
+    /// What is done on the occasion of a submit; refuses a ring that can't be used.
+    #[inline]
+    fn before_submit(&mut self) -> Result<()> {
+        if self.queues.is_usable() && !self.registered.has_released() && self.groups.is_empty() {
+            return Ok(());
+        }
         self.check_usable()?;
-        self.registered.release_files(&mut self.queues);
-        self.offer_returned();
+        self.registered.release_files(&mut self.queues, &mut self.table);
+        self.groups.offer_returned();
+        Ok(())
+    }
+
+    /// Looks at what a submit returned, after which the kernel had not come from `before` to the end of the queue.
+    #[cold]
+    #[inline(never)]
+    fn submitted_in_part(&mut self, mut before: u32, mut returned: i32, wait: u32) -> Result<u32> {
         let mut submitted = 0;
         loop {
-            let before = self.queues.consumed();
-            let result = self.queues.submit_and_wait(wait);
-            let result = self.after_submit(before, result);
-            match result {
+            let result = self.queues.entered(returned);
+            match self.after_submit(before, result) {
                 Err(error) if submitted == 0 => return Err(error),
                 // What was submitted hides the error, which the next submit tells again.
                 Err(_) => return Ok(submitted),
@@ -490,6 +545,8 @@ impl<B, E: Entries> Core<B, E> {
             if wait == 0 || !self.queues.stopped_short(before) {
                 return Ok(submitted);
             }
+            before = self.queues.consumed();
+            returned = self.queues.enter(wait);
         }
     }
 
@@ -498,19 +555,28 @@ impl<B, E: Entries> Core<B, E> {
         if wait == 0 {
             return self.submit();
         }
-        self.check_usable()?;
-        self.registered.release_files(&mut self.queues);
-        self.offer_returned();
+        self.before_submit()?;
         let before = self.queues.consumed();
         let result = self.queues.submit_and_wait_timeout(wait, limit);
         self.after_submit(before, result)
     }
 
     /// Lets the kernel post completions that it holds back until somebody enters.
-    pub(crate) fn flush_completions(&mut self) -> Result<()> {
-        self.offer_returned();
+    ///
+    /// That it can't (a signal, a ring that can't be used) is for the next submit to say.
+    #[inline]
+    pub(crate) fn flush_completions(&mut self) {
+        // In the child of a fork there may be no queue to look at.
+        if self.queues.mark().is_alive() && (self.queues.holds_back() || !self.groups.is_empty()) {
+            self.flush_held_back();
+        }
+    }
+
+    #[cold]
+    fn flush_held_back(&mut self) {
+        self.groups.offer_returned();
         let result = self.queues.flush_completions();
-        self.check_poisoned(result)
+        let _ = self.check_poisoned(result);
     }
 
     #[inline]
@@ -528,6 +594,8 @@ impl<B, E: Entries> Core<B, E> {
         if result.is_err() && (self.queues.is_poisoned() || cfg!(sysuring_break = "r1_error")) {
             // What is in flight will never be heard of again.
             LEAKED.fetch_add(self.table.abandon_in_flight(), Ordering::Relaxed);
+            // So that nobody looks into the queue.
+            self.has_waiting = true;
         }
         result
     }
@@ -545,53 +613,41 @@ impl<B, E: Entries> Core<B, E> {
     // ---- completions
 
     /// The next completion that somebody wants to hear of.
+    ///
+    /// What is found while somebody looked for something else, and what a CQE means that is more than the end of a plain
+    /// operation, takes the way through `waiting`, out of line: so that a plain one stays in registers.
     #[inline(always)]
     pub(crate) fn next_completion(&mut self) -> Option<Completion<B, E>> {
-        if !self.queues.is_usable() {
+        if !self.queues.mark().is_alive() {
             return None;
         }
         loop {
-            if self.has_waiting && self.find_waiting() {
-                return self.waiting.pop_front();
+            if self.has_waiting {
+                if self.queues.is_poisoned() {
+                    return None;
+                }
+                if self.find_waiting() {
+                    return self.waiting.pop_front();
+                }
             }
             let cqe = self.queues.pop()?;
-            if is_raw(cqe.user_data()) {
-                self.queues.count_raw(&cqe);
+            let (user_data, result, flags) = (cqe.user_data(), cqe.raw_result(), cqe.flags());
+            if is_raw(user_data) {
+                self.queues.count_raw(flags);
                 return Some(Completion::Raw(cqe));
             }
-            let (result, flags) = (cqe.raw_result(), cqe.flags());
-            if let Some((held, file)) = self.table.complete(cqe.user_data(), flags) {
-                self.registered.end(file);
-                let ticket = Ticket::of(cqe.user_data());
-                let returned = match held {
-                    Held::Lease(buf) => Returned::Lease(buf),
-                    Held::Owned(buffer) => Returned::Owned(buffer),
-                    Held::Nothing => Returned::Nothing,
-                    held => {
-                        self.wait_unpacked(ticket, held, result, flags);
-                        continue;
-                    }
-                };
-                return Some(Completion::Done(Done::new(ticket, result, flags, returned)));
+            if let Some(returned) = self.table.complete(user_data, flags) {
+                return Some(Completion::Done(Done::new(Ticket::of(user_data), result, flags, returned)));
             }
-            self.complete_rare(cqe);
+            self.complete_rare(user_data, result, flags);
         }
-    }
-
-    /// Puts the end of an operation to what waits.
-    #[cold]
-    #[inline(never)]
-    fn wait_unpacked(&mut self, ticket: Ticket, held: Held<B>, result: i32, flags: u32) {
-        let returned = self.unpack(ticket, held, result, flags, false);
-        self.waiting.push_back(Completion::Done(Done::new(ticket, result, flags, returned)));
-        self.has_waiting = true;
     }
 
     /// Puts what a CQE means that is more than the end of a plain operation to what waits.
     #[cold]
     #[inline(never)]
-    fn complete_rare(&mut self, cqe: Cqe<E>) {
-        match self.table.complete_rare(cqe.user_data(), cqe.raw_result(), cqe.flags()) {
+    fn complete_rare(&mut self, user_data: u64, result: i32, flags: u32) {
+        match self.table.complete_rare(user_data, result, flags) {
             Completed::Final(finished) => {
                 self.registered.end(finished.file);
                 let done = self.done(finished);
@@ -686,11 +742,11 @@ impl<B, E: Entries> Core<B, E> {
         while let Some(cqe) = self.queues.pop() {
             self.has_waiting = true;
             if is_raw(cqe.user_data()) {
-                self.queues.count_raw(&cqe);
+                self.queues.count_raw(cqe.flags());
                 self.waiting.push_back(Completion::Raw(cqe));
             } else if self.table.takes_from_group(cqe.user_data()) {
                 // What the kernel did to the buffers is known only in the order in which it says so.
-                self.complete_rare(cqe);
+                self.complete_rare(cqe.user_data(), cqe.raw_result(), cqe.flags());
             } else {
                 let file = self.table.complete_later(cqe.user_data(), cqe.raw_result(), cqe.flags());
                 self.registered.end(file);
@@ -721,6 +777,37 @@ impl<B, E: Entries> Core<B, E> {
         self.table.forget_borrowed();
     }
 
+    /// Waits until nothing is in flight, for `limit` at most; whether that came to be. Completions wait to be taken.
+    pub(crate) fn wait_for_all(&mut self, limit: Duration) -> Result<bool> {
+        // A limit too long to add up is none.
+        let end = Instant::now().checked_add(limit);
+        while self.table.in_flight() != 0 {
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(false);
+            }
+            match self.submit_and_wait_timeout(1, left) {
+                Err(error) if !is_passing(&error) => return Err(error),
+                _ => self.reap(),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Cancels and waits for what is in flight, for as long as a ring that is dropped may.
+    fn drain(&mut self) {
+        let limit = match self.drop_limit {
+            Some(limit) => limit,
+            None if self.table.would_leak() != 0 => LEAK_LIMIT,
+            None => return,
+        };
+        if self.table.in_flight() != 0 && !limit.is_zero() {
+            self.queues.cancel_all();
+            // What it does not wait for is left to the kernel.
+            let _ = self.wait_for_all(limit);
+        }
+    }
+
     // ---- what is registered
 
     /// The index of a file of this ring.
@@ -730,7 +817,7 @@ impl<B, E: Entries> Core<B, E> {
     }
 
     pub(crate) fn register_file(&mut self, file: BorrowedFd<'_>) -> Result<FixedFile> {
-        self.registered.register_file(&mut self.queues, file)
+        self.registered.register_file(&mut self.queues, &mut self.table, file)
     }
 
     pub(crate) fn provide_buffers(&mut self, count: u16, size: u32, is_incremental: bool) -> Result<ProvidedBuffers> {
@@ -745,14 +832,6 @@ impl<B, E: Entries> Core<B, E> {
     /// Whether the group is this ring's.
     pub(crate) fn has_buffers(&self, buffers: &ProvidedBuffers) -> bool {
         self.groups.has(buffers)
-    }
-
-    /// Gives the kernel the provided buffers that came back.
-    #[inline]
-    fn offer_returned(&mut self) {
-        if !self.groups.is_empty() {
-            self.groups.offer_returned();
-        }
     }
 
     /// The registered buffer that holds a chunk of a pool.
@@ -794,32 +873,6 @@ impl<B, E: Entries> Core<B, E> {
     }
 }
 
-impl<B, E: Entries> Core<B, E> {
-    /// Cancels and waits for what is in flight, for as long as it may.
-    fn drain(&mut self) {
-        let limit = match self.drop_limit {
-            Some(limit) => limit,
-            None if self.table.would_leak() != 0 => LEAK_LIMIT,
-            None => return,
-        };
-        let end = Instant::now().checked_add(limit);
-        if self.table.in_flight() == 0 || limit.is_zero() {
-            return;
-        }
-        self.queues.cancel_all();
-        while self.table.in_flight() != 0 {
-            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return;
-            }
-            match self.queues.submit_and_wait_timeout(1, left) {
-                Err(error) if !is_passing(&error) => return,
-                _ => self.reap(),
-            }
-        }
-    }
-}
-
 /// What links an entry to the next one.
 const LINKS: u8 = (sys::IOSQE_IO_LINK | sys::IOSQE_IO_HARDLINK) as u8;
 
@@ -838,27 +891,60 @@ pub(crate) fn reject_lease<B>((reason, held): (RejectReason, Held<B>)) -> Reject
     Rejected::new(reason, buf)
 }
 
-/// Two numbers one after the other in memory.
-#[inline(always)]
-fn pair(first: u32, second: u32) -> u64 {
-    let (low, high) = if cfg!(target_endian = "little") { (first, second) } else { (second, first) };
-    u64::from(low) | u64::from(high) << 32
+/// An entry as [`fill`] writes it: all of it, in few pieces.
+#[repr(C)]
+struct Filled {
+    opcode: u8,
+    flags: u8,
+    ioprio: u16,
+    descriptor: RawFd,
+    offset: u64,
+    address: u64,
+    length: u32,
+    operation_flags: u32,
+    user_data: u64,
+    buffer: u16,
+    personality: u16,
+    file_index: u32,
+    rest: [u64; 2],
 }
 
-/// The four bytes that an entry begins with.
-#[inline(always)]
-fn pair16(opcode: u16, flags: u8, ioprio: u16) -> u32 {
-    if cfg!(target_endian = "little") {
-        u32::from(opcode) | u32::from(flags) << 8 | u32::from(ioprio) << 16
-    } else {
-        u32::from(opcode) << 24 | u32::from(flags) << 16 | u32::from(ioprio)
-    }
-}
+const _: () = {
+    use std::mem::offset_of;
 
-/// A number followed by two bytes of zeroes.
+    use sys::io_uring_sqe;
+
+    assert!(size_of::<Filled>() == size_of::<io_uring_sqe>());
+    assert!(offset_of!(Filled, flags) == offset_of!(io_uring_sqe, flags));
+    assert!(offset_of!(Filled, ioprio) == offset_of!(io_uring_sqe, ioprio));
+    assert!(offset_of!(Filled, descriptor) == offset_of!(io_uring_sqe, fd));
+    assert!(offset_of!(Filled, length) == offset_of!(io_uring_sqe, len));
+    assert!(offset_of!(Filled, user_data) == offset_of!(io_uring_sqe, user_data));
+    assert!(offset_of!(Filled, buffer) == offset_of!(io_uring_sqe, __bindgen_anon_4));
+    assert!(offset_of!(Filled, personality) == offset_of!(io_uring_sqe, personality));
+    assert!(offset_of!(Filled, file_index) == offset_of!(io_uring_sqe, __bindgen_anon_5));
+};
+
+/// Writes the first 64 bytes of an entry.
 #[inline(always)]
-fn half(first: u16) -> u32 {
-    if cfg!(target_endian = "little") { first.into() } else { u32::from(first) << 16 }
+fn fill(sqe: NonNull<sys::io_uring_sqe>, descriptor: RawFd, operation: Operation, ticket: Ticket) {
+    let filled = Filled {
+        opcode: operation.opcode as u8,
+        flags: operation.flags,
+        ioprio: operation.ioprio,
+        descriptor,
+        offset: operation.offset,
+        address: operation.address,
+        length: operation.length,
+        operation_flags: operation.operation_flags,
+        user_data: ticket.user_data(),
+        buffer: operation.buffer,
+        personality: 0,
+        file_index: operation.file_index,
+        rest: [0; 2],
+    };
+    // SAFETY: the entry at the tail has these 64 bytes, and the kernel does not read them before the tail moved and a submit.
+    unsafe { sqe.cast::<Filled>().write(filled) };
 }
 
 /// Takes an operation back whose fields could not be completed: the user's own code unwound.
@@ -872,6 +958,12 @@ impl<B> Drop for Unfinished<'_, B> {
         // Out of the table first: dropping a buffer is the user's code as well.
         drop(self.table.take_back(self.ticket));
     }
+}
+
+/// A read or write of a lease, which is registered as `buffer`, where `opcode` says so.
+#[inline(always)]
+fn transfer(opcode: u32, buf: &Buf, length: u32, offset: u64, buffer: u16) -> Operation {
+    Operation { address: address_of(buf.address()), length, offset, buffer, ..Operation::new(opcode) }
 }
 
 #[inline]
@@ -901,16 +993,18 @@ impl<B, E: Entries> Drop for Core<B, E> {
         // What ended already, or never began, gives its lease back.
         self.withdraw_unsubmitted();
         // Completions may be held back until the ring is entered: there was no room, or they are deferred.
-        let _ = self.flush_completions();
+        self.flush_completions();
         self.reap();
         self.drain();
-        let _ = self.flush_completions();
+        self.flush_completions();
         self.reap();
         let left = self.table.in_flight();
         let leaked = self.table.abandon_in_flight();
         if leaked != 0 {
             LEAKED.fetch_add(leaked, Ordering::Relaxed);
-            log::warn!("a ring is closed with {left} operations in flight; the memory of {leaked} of them is leaked");
+            log::warn!(
+                "a ring is closed with {left} operations in flight; memory or descriptors of {leaked} of them leak"
+            );
         } else if left != 0 {
             log::debug!("a ring is closed with {left} operations in flight; their memory is left to the kernel");
         }

@@ -64,6 +64,11 @@ impl FileTable {
         Self { entries: (0..entries).map(|_| AtomicU8::new(FREE)).collect(), any_released: AtomicBool::new(false) }
     }
 
+    /// Whether it has no entries at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Takes a free entry.
     pub(crate) fn claim(&self) -> Option<u32> {
         let index = self.entries.iter().position(|entry| entry.load(Ordering::Relaxed) == FREE)?;

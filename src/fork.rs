@@ -4,10 +4,11 @@
 //! remembers a page that the kernel wipes in a child (`MADV_WIPEONFORK`): where it reads zero, the ring is somebody
 //! else's and is not touched.
 
+use std::cell::UnsafeCell;
 use std::io;
 use std::mem;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::mapping::Mapping;
 
@@ -17,11 +18,26 @@ const ALIVE: u32 = 1;
 const PAGE: usize = 4096;
 
 /// The page that rings made now remember. Never unmapped: rings point to it.
-static CURRENT: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+static CURRENT: AtomicPtr<Mark> = AtomicPtr::new(ptr::null_mut());
+
+/// What a fork wipes. Written to once, before anybody else knows of it; changed by the kernel alone, in a child, whose one
+/// thread is in `fork` meanwhile. So it is read without any ceremony.
+struct Mark(UnsafeCell<u32>);
+
+// SAFETY: never written to while it is shared.
+unsafe impl Sync for Mark {}
+
+impl Mark {
+    #[inline(always)]
+    fn is_alive(&self) -> bool {
+        // SAFETY: nobody writes to it.
+        unsafe { *self.0.get() == ALIVE }
+    }
+}
 
 /// Whether the process that made this mark is the one that asks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ForkMark(&'static AtomicU32);
+#[derive(Clone, Copy)]
+pub(crate) struct ForkMark(&'static Mark);
 
 impl ForkMark {
     /// The mark of the process that calls.
@@ -29,15 +45,15 @@ impl ForkMark {
         let seen = CURRENT.load(Ordering::Acquire);
         // SAFETY: what is stored in CURRENT points to a page that is never unmapped.
         if let Some(mark) = unsafe { seen.as_ref() } {
-            if mark.load(Ordering::Relaxed) == ALIVE {
+            if mark.is_alive() {
                 return Ok(Self(mark));
             }
         }
         // A mapping of ours reads zero in a child.
         let page = Mapping::new(PAGE)?;
-        let mark = page.start().cast::<AtomicU32>();
-        // SAFETY: the page is mapped, aligned, and zeroed, which is an AtomicU32.
-        unsafe { (*mark).store(ALIVE, Ordering::Relaxed) };
+        let mark = page.start().cast::<Mark>();
+        // SAFETY: the page is mapped, aligned, and known to nobody else.
+        unsafe { mark.write(Mark(UnsafeCell::new(ALIVE))) };
         match CURRENT.compare_exchange(seen, mark, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 mem::forget(page);
@@ -51,9 +67,9 @@ impl ForkMark {
     }
 
     /// False in a child of the process that made the mark.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_alive(self) -> bool {
-        self.0.load(Ordering::Relaxed) == ALIVE || cfg!(sysuring_break = "r12_fork")
+        self.0.is_alive() || cfg!(sysuring_break = "r12_fork")
     }
 }
 

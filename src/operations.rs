@@ -37,6 +37,10 @@ pub(crate) mod to_target {
         #[doc(hidden)]
         fn place<B, E: Entries>(&self, core: &Core<B, E>) -> Result<(u32, RawFd), RejectReason>;
 
+        /// Whether it is an entry of the table: known where the type is known.
+        #[doc(hidden)]
+        fn is_fixed(&self) -> bool;
+
         /// What the operation keeps open.
         #[doc(hidden)]
         fn to_keep(&self) -> Option<Arc<OwnedFd>>;
@@ -58,6 +62,11 @@ pub(crate) mod to_target {
         }
 
         #[inline(always)]
+        fn is_fixed(&self) -> bool {
+            true
+        }
+
+        #[inline(always)]
         fn to_keep(&self) -> Option<Arc<OwnedFd>> {
             None
         }
@@ -67,6 +76,11 @@ pub(crate) mod to_target {
         #[inline]
         fn place<B, E: Entries>(&self, _core: &Core<B, E>) -> Result<(u32, RawFd), RejectReason> {
             Ok((NO_FILE, self.as_raw_fd()))
+        }
+
+        #[inline(always)]
+        fn is_fixed(&self) -> bool {
+            false
         }
 
         #[inline]
@@ -1024,21 +1038,11 @@ fn start_owned<B: StableBuf, E: Entries>(
     operation: Operation,
     buffer: B,
 ) -> Result<Ticket, Rejected<B>> {
-    let target = match file.to_target(core) {
-        Ok(target) => target,
-        Err(reason) => return Err(Rejected::new(reason, buffer)),
-    };
-    let started = core.start_with(target, operation, Held::Owned(buffer), |operation, held| {
-        if let Held::Owned(buffer) = held {
-            let (start, length) = buffer.memory();
-            operation.address = start.as_ptr().expose_provenance() as u64;
-            // The kernel transfers less than that at once.
-            operation.length = u32::try_from(length).unwrap_or(u32::MAX);
-        }
-    });
-    started.map_err(|(reason, held)| {
-        let Held::Owned(buffer) = held else { unreachable!("a rejected operation gives back what it was given") };
-        Rejected::new(reason, buffer)
+    core.start_owned(file, operation, buffer, |operation, buffer| {
+        let (start, length) = buffer.memory();
+        operation.address = start.as_ptr().expose_provenance() as u64;
+        // The kernel transfers less than that at once.
+        operation.length = u32::try_from(length).unwrap_or(u32::MAX);
     })
 }
 

@@ -168,6 +168,12 @@ impl Buf {
         self.description().address
     }
 
+    /// Bytes in the slot.
+    #[inline(always)]
+    pub(crate) fn size(&self) -> u32 {
+        self.description().size
+    }
+
     /// The pool's memory: valid for as long as this, and compared otherwise.
     #[inline(always)]
     pub(crate) fn memory(&self) -> *const PoolMemory {
@@ -265,7 +271,7 @@ impl Deref for Buf {
     fn deref(&self) -> &[u8] {
         // SAFETY: `slot_size` initialised bytes inside the mapping, of which this is an owner; this `Buf` is their only
         // owner, and the kernel has none of them while it exists.
-        unsafe { slice::from_raw_parts(self.address(), self.description().size as usize) }
+        unsafe { slice::from_raw_parts(self.address(), self.size() as usize) }
     }
 }
 
@@ -273,7 +279,7 @@ impl DerefMut for Buf {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`, borrowed exclusively as `self` is.
-        unsafe { slice::from_raw_parts_mut(self.address(), self.description().size as usize) }
+        unsafe { slice::from_raw_parts_mut(self.address(), self.size() as usize) }
     }
 }
 

@@ -20,8 +20,6 @@ use crate::table::is_raw;
 /// The queues of a ring whose entries have the sizes of `E`.
 pub(crate) struct Queues<E> {
     ring: RawRing,
-    /// Raw entries whose final CQE is due. They use up the completion queue too.
-    raw_in_flight: u32,
     entries: PhantomData<E>,
 }
 
@@ -29,13 +27,7 @@ impl<E: Entries> Queues<E> {
     /// Those of `ring`, which was set up with `E::FLAGS`.
     pub(crate) fn of(ring: RawRing) -> Self {
         debug_assert_eq!(ring.flags() & (sys::IORING_SETUP_SQE128 | sys::IORING_SETUP_CQE32), E::FLAGS);
-        Self { ring, raw_in_flight: 0, entries: PhantomData }
-    }
-
-    /// Raw entries whose final CQE is due.
-    #[inline]
-    pub(crate) fn raw_in_flight(&self) -> u32 {
-        self.raw_in_flight
+        Self { ring, entries: PhantomData }
     }
 
     // ---- submission queue
@@ -50,11 +42,14 @@ impl<E: Entries> Queues<E> {
     }
 
     /// As [`Queues::reserve`], `ahead` entries behind the tail. The first 64 bytes are as they were left.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn reserve_ahead(&mut self, ahead: u32) -> Option<NonNull<sys::io_uring_sqe>> {
-        if !self.is_usable() {
-            return None;
-        }
+        if self.is_usable() { self.free_entry(ahead) } else { None }
+    }
+
+    /// As [`Queues::reserve_ahead`], on a ring that can be used.
+    #[inline(always)]
+    pub(crate) fn free_entry(&mut self, ahead: u32) -> Option<NonNull<sys::io_uring_sqe>> {
         // SAFETY: the ring is set up; `sq` is only used by us, and the kernel shares nothing of it but what the pointers
         // point to.
         let sq = unsafe { &mut (*self.raw()).sq };
@@ -117,18 +112,18 @@ impl<E: Entries> Queues<E> {
     /// As [`Queues::commit`], for an entry of the raw interface.
     #[inline(always)]
     pub(crate) fn commit_raw(&mut self) {
-        self.raw_in_flight = self.raw_in_flight.saturating_add(1);
+        self.state.begin_raw();
         self.commit();
     }
 
     /// A raw entry will post no CQE where it succeeds.
     pub(crate) fn forget_raw(&mut self) {
-        self.raw_in_flight = self.raw_in_flight.saturating_sub(1);
+        self.state.end_raw();
     }
 
     /// A raw entry will post a CQE after all.
     pub(crate) fn expect_raw(&mut self) {
-        self.raw_in_flight = self.raw_in_flight.saturating_add(1);
+        self.state.begin_raw();
     }
 
     /// Why there is no room for an entry.
@@ -219,7 +214,7 @@ impl<E: Entries> Queues<E> {
             // SAFETY: masked to the array; the entry is complete, since only complete entries are behind the tail.
             let user_data = unsafe { (*sq.sqes.add(index)).user_data };
             if is_raw(user_data) {
-                self.raw_in_flight = self.raw_in_flight.saturating_sub(1);
+                self.ring.state.end_raw();
             } else {
                 withdrawn(user_data);
             }
@@ -259,9 +254,9 @@ impl<E: Entries> Queues<E> {
     /// Accounts for a CQE of the raw interface. One that no entry of this ring asked for, a message or the tag of a file,
     /// cannot be told apart: the count is too low by it until the raw entries in flight have ended.
     #[inline(always)]
-    pub(crate) fn count_raw(&mut self, cqe: &Cqe<E>) {
-        if cqe.flags & sys::IORING_CQE_F_MORE == 0 {
-            self.raw_in_flight = self.raw_in_flight.saturating_sub(1);
+    pub(crate) fn count_raw(&mut self, flags: u32) {
+        if flags & sys::IORING_CQE_F_MORE == 0 {
+            self.state.end_raw();
         }
     }
 }

@@ -17,13 +17,57 @@ use crate::huge_pages::HugePages;
 use crate::model::liburing as sys;
 use crate::rejected::RejectReason;
 
+/// Whether the next operation is started in the plain way, as one number: it is, where this is 0.
+#[derive(Debug, Default)]
+pub(crate) struct State(u64);
+
+impl State {
+    /// Completions were lost; nothing that the ring says can be believed.
+    const POISONED: u64 = 1 << 63;
+    /// Operations are started with flags, or in a chain.
+    const FLAGGED: u64 = 1 << 62;
+    /// The rest counts raw entries whose final CQE is due. They use up the completion queue, too.
+    const RAW: u64 = Self::FLAGGED - 1;
+
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline(always)]
+    fn is_poisoned(&self) -> bool {
+        self.0 & Self::POISONED != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn raw_in_flight(&self) -> u32 {
+        (self.0 & Self::RAW).min(u32::MAX.into()) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn begin_raw(&mut self) {
+        self.0 += 1;
+    }
+
+    /// Does nothing where none is in flight: a message, or the tag of a file, has no entry of its own.
+    #[inline(always)]
+    pub(crate) fn end_raw(&mut self) {
+        if self.0 & Self::RAW != 0 {
+            self.0 -= 1;
+        }
+    }
+
+    pub(crate) fn set_flagged(&mut self, on: bool) {
+        self.0 = self.0 & !Self::FLAGGED | if on { Self::FLAGGED } else { 0 };
+    }
+}
+
 /// A ring that is set up, and what is known of it.
 pub(crate) struct RawRing {
     /// On the heap, never moved: liburing and the caller's C code may keep its address.
     ring: NonNull<sys::io_uring>,
     mark: ForkMark,
-    /// Completions were lost; nothing that this ring says can be believed.
-    poisoned: bool,
+    pub(crate) state: State,
     cq_entries: u32,
     sq_polling: bool,
     features: u32,
@@ -68,7 +112,7 @@ impl RawRing {
         let mut raw_ring = Self {
             ring,
             mark,
-            poisoned: false,
+            state: State::default(),
             cq_entries: params.cq_entries,
             sq_polling: flags & sys::IORING_SETUP_SQPOLL != 0,
             features: params.features,
@@ -118,7 +162,7 @@ impl RawRing {
         Self {
             ring,
             mark,
-            poisoned: false,
+            state: State::default(),
             cq_entries,
             sq_polling: flags & sys::IORING_SETUP_SQPOLL != 0,
             features: 0,
@@ -163,13 +207,25 @@ impl RawRing {
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.poisoned
+        self.state.is_poisoned()
     }
 
     /// Not a ring of the parent process, nor one that lost completions.
     #[inline(always)]
     pub(crate) fn is_usable(&self) -> bool {
-        self.mark.is_alive() && !self.poisoned
+        self.mark.is_alive() && !self.is_poisoned()
+    }
+
+    /// Whether the ring can be used, and the next operation on it is started in the plain way.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.mark.is_alive() && self.state.is_plain()
+    }
+
+    /// Raw entries whose final CQE is due.
+    #[inline]
+    pub(crate) fn raw_in_flight(&self) -> u32 {
+        self.state.raw_in_flight()
     }
 
     /// Refuses a ring of the parent process, and one that lost completions.
@@ -191,28 +247,28 @@ impl RawRing {
 
     // ---- entering the kernel
 
-    /// Submits what is in the queue and waits until `wait` completions are there.
+    /// Submits what is in the queue and waits until `wait` completions are there; [`RawRing::entered`] says what the answer
+    /// means.
     #[inline]
-    pub(crate) fn submit_and_wait(&mut self, wait: u32) -> Result<u32> {
+    pub(crate) fn enter(&mut self, wait: u32) -> libc::c_int {
         // SAFETY: the ring is set up and ours; every entry in the queue is either of the safe interface, whose memory the
         // table owns, or of the raw one, whose caller vouched for it.
-        let returned = unsafe {
+        unsafe {
             match wait {
                 0 => sys::io_uring_submit(self.raw()),
                 _ => sys::io_uring_submit_and_wait(self.raw(), wait),
             }
-        };
-        self.entered(returned)
+        }
     }
 
-    /// As [`RawRing::submit_and_wait`] with at least one to wait for, for `limit` at most. It is no error when the time passes.
+    /// As [`RawRing::enter`] with at least one to wait for, for `limit` at most. It is no error when the time passes.
     pub(crate) fn submit_and_wait_timeout(&mut self, wait: u32, limit: Duration) -> Result<u32> {
         let mut time = sys::__kernel_timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: limit.subsec_nanos().into(),
         };
         let mut cqe = ptr::null_mut();
-        // SAFETY: as for `submit_and_wait`; the time is read during the call, or (before Linux 5.11) by the submission
+        // SAFETY: as for `enter`; the time is read during the call, or (before Linux 5.11) by the submission
         // that the call makes.
         let returned = unsafe {
             sys::io_uring_submit_and_wait_timeout(self.raw(), &raw mut cqe, wait, &raw mut time, ptr::null_mut())
@@ -220,13 +276,18 @@ impl RawRing {
         if returned == -libc::ETIME { Ok(0) } else { self.entered(returned) }
     }
 
+    /// Whether the kernel has completions that it does not post until somebody enters.
+    #[inline]
+    pub(crate) fn holds_back(&self) -> bool {
+        // SAFETY: the ring is set up, and `kflags` points into it; the kernel writes it atomically.
+        let flags = unsafe { AtomicU32::from_ptr((*self.raw()).sq.kflags) }.load(Ordering::Relaxed);
+        flags & (sys::IORING_SQ_CQ_OVERFLOW | sys::IORING_SQ_TASKRUN) != 0
+    }
+
     /// Lets the kernel post completions that it holds back until somebody enters.
     pub(crate) fn flush_completions(&mut self) -> Result<()> {
         self.check_usable()?;
-        // SAFETY: the ring is set up and ours.
-        let kernel_flags = unsafe { AtomicU32::from_ptr((*self.raw()).sq.kflags) }.load(Ordering::Relaxed);
-        let held_back = sys::IORING_SQ_CQ_OVERFLOW | sys::IORING_SQ_TASKRUN;
-        if kernel_flags & held_back == 0 {
+        if !self.holds_back() {
             return Ok(());
         }
         // SAFETY: as above.
@@ -244,14 +305,22 @@ impl RawRing {
         let _ = unsafe { sys::io_uring_register_sync_cancel(self.raw(), &raw mut registration) };
     }
 
+    /// What a call that entered the kernel returned.
     #[inline]
-    fn entered(&mut self, returned: libc::c_int) -> Result<u32> {
+    pub(crate) fn entered(&mut self, returned: libc::c_int) -> Result<u32> {
         if returned == -libc::EBADR {
             // Completions were lost: what is in flight will never be heard of again.
-            self.poisoned = true;
+            self.state.0 |= State::POISONED;
             return Err(self.why_unusable().into());
         }
         check(returned, "submit to the ring")
+    }
+
+    /// Whether nothing in the submission queue is left to the next submit.
+    #[inline]
+    pub(crate) fn is_consumed(&self) -> bool {
+        // SAFETY: the ring is set up; the tail is liburing's own.
+        self.sq_polling || self.consumed() == unsafe { (*self.raw()).sq.sqe_tail }
     }
 
     /// How far the kernel has come in the submission queue.

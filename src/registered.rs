@@ -17,12 +17,16 @@ use crate::file::{FileTable, FixedFile};
 use crate::model::liburing as sys;
 use crate::pool::{Pool, PoolMemory};
 use crate::raw_ring::RawRing;
+use crate::table::Table;
 
 /// Entries of the table of registered buffers, where the kernel can fill them one by one.
 const BUFFERS: u32 = 256;
 
 /// What the kernel takes at most.
 const MOST_FILES: u32 = 1 << 20;
+
+/// See [`Registered::in_flight`].
+const NOT_COUNTED: u32 = u32::MAX;
 
 /// The iovec that empties an entry of the buffer table.
 const EMPTY: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
@@ -64,9 +68,11 @@ enum BufferTable {
 
 /// The tables of one ring. Every method is called with that ring.
 pub(crate) struct Registered {
-    files: Option<Arc<FileTable>>,
+    /// Empty until a file is registered.
+    files: Arc<FileTable>,
     file_slots: u32,
-    /// Operations in flight on each of the files.
+    /// For each of the files whose [`FixedFile`] is gone, how many operations on it have not ended; [`NOT_COUNTED`] before
+    /// somebody asked, and for all others.
     in_flight: Box<[u32]>,
     pools: Vec<RegisteredPool>,
     /// The pool, where there is one only, and its first index. Never followed.
@@ -82,7 +88,14 @@ impl Registered {
     pub(crate) fn new(file_slots: u32) -> Self {
         let in_flight = Box::default();
         let only_pool = (ptr::null(), 0);
-        Self { files: None, file_slots, in_flight, pools: Vec::new(), only_pool, buffers: BufferTable::None }
+        Self {
+            files: Arc::new(FileTable::new(0)),
+            file_slots,
+            in_flight,
+            pools: Vec::new(),
+            only_pool,
+            buffers: BufferTable::None,
+        }
     }
 
     // ---- registered files
@@ -90,33 +103,30 @@ impl Registered {
     /// The index of a file of this ring.
     #[inline]
     pub(crate) fn index_of(&self, file: &FixedFile) -> Option<u32> {
-        self.files.as_ref().and_then(|files| file.index_in(files))
+        file.index_in(&self.files)
     }
 
-    /// An operation on a file of the table was started.
-    #[inline(always)]
-    pub(crate) fn begin(&mut self, file: u32) {
-        // One that is no index, for operations on no file of the table, is beyond the end.
-        if let Some(count) = self.in_flight.get_mut(file as usize) {
-            *count += 1;
-        }
-    }
-
-    /// The last completion of an operation on a file of the table was taken.
-    #[inline(always)]
+    /// The last completion was taken of an operation that tells of its file; see [`Table::watch_file`].
+    #[inline]
     pub(crate) fn end(&mut self, file: u32) {
+        // One that is no index, for operations that tell of none, is beyond the end.
         if let Some(count) = self.in_flight.get_mut(file as usize) {
             *count -= 1;
         }
     }
 
-    pub(crate) fn register_file(&mut self, raw_ring: &mut RawRing, file: BorrowedFd<'_>) -> Result<FixedFile> {
+    pub(crate) fn register_file<B>(
+        &mut self,
+        raw_ring: &mut RawRing,
+        table: &mut Table<B>,
+        file: BorrowedFd<'_>,
+    ) -> Result<FixedFile> {
         raw_ring.check_usable()?;
-        let files = match &self.files {
-            Some(files) => Arc::clone(files),
-            None => self.make_file_table(raw_ring)?,
-        };
-        self.release_files(raw_ring);
+        if self.files.is_empty() {
+            self.make_file_table(raw_ring)?;
+        }
+        self.release_files(raw_ring, table);
+        let files = &self.files;
         let Some(index) = files.claim() else {
             let message = format!("all {} registered files of the ring are taken; drop one", self.file_slots);
             return Err(Error::new(ErrorKind::Full, message));
@@ -125,10 +135,10 @@ impl Registered {
         if registered.is_err() {
             files.free(index);
         }
-        registered.map(|()| FixedFile::new(files, index))
+        registered.map(|()| FixedFile::new(Arc::clone(files), index))
     }
 
-    fn make_file_table(&mut self, raw_ring: &mut RawRing) -> Result<Arc<FileTable>> {
+    fn make_file_table(&mut self, raw_ring: &mut RawRing) -> Result<()> {
         if raw_ring.raw_files {
             let message = "the ring has registered files of the raw interface; unregister_files makes room for others";
             return Err(Error::new(ErrorKind::Busy, message));
@@ -141,10 +151,9 @@ impl Registered {
         // SAFETY: the ring is set up and ours; the array is read during the call.
         let returned = unsafe { sys::io_uring_register_files(raw_ring.raw(), empty.as_ptr(), self.file_slots) };
         check(returned, &format!("register a table of {} files (RingBuilder::files)", self.file_slots))?;
-        let files = Arc::new(FileTable::new(self.file_slots));
-        self.in_flight = vec![0; self.file_slots as usize].into();
-        self.files = Some(Arc::clone(&files));
-        Ok(files)
+        self.in_flight = vec![NOT_COUNTED; self.file_slots as usize].into();
+        self.files = Arc::new(FileTable::new(self.file_slots));
+        Ok(())
     }
 
     fn update_file(raw_ring: &mut RawRing, index: u32, descriptor: RawFd) -> Result<()> {
@@ -153,22 +162,36 @@ impl Registered {
         check(returned, "register a file").map(|_| ())
     }
 
-    /// Frees the entries whose [`FixedFile`] is gone and that no operation uses.
+    /// Whether a [`FixedFile`] is gone whose entry is not free.
     #[inline]
-    pub(crate) fn release_files(&mut self, raw_ring: &mut RawRing) {
-        if self.files.as_ref().is_some_and(|files| files.has_released()) {
-            self.sweep_files(raw_ring);
+    pub(crate) fn has_released(&self) -> bool {
+        self.files.has_released()
+    }
+
+    /// Frees the entries whose [`FixedFile`] is gone and that no operation of `table` uses.
+    #[inline]
+    pub(crate) fn release_files<B>(&mut self, raw_ring: &mut RawRing, table: &mut Table<B>) {
+        if self.files.has_released() {
+            self.sweep_files(raw_ring, table);
         }
     }
 
     #[cold]
-    fn sweep_files(&mut self, raw_ring: &mut RawRing) {
-        let Some(files) = self.files.clone() else { return };
-        let in_flight = &self.in_flight;
-        files.sweep(|index| {
+    fn sweep_files<B>(&mut self, raw_ring: &mut RawRing, table: &mut Table<B>) {
+        let in_flight = &mut self.in_flight;
+        self.files.sweep(|index| {
+            let left = &mut in_flight[index as usize];
+            if *left == NOT_COUNTED {
+                // Nobody can start another one.
+                *left = table.watch_file(index);
+            }
+            let is_idle = *left == 0 || cfg!(sysuring_break = "r1_file");
             // Where it fails to be taken out the file stays open until the next attempt.
-            let is_idle = in_flight[index as usize] == 0 || cfg!(sysuring_break = "r1_file");
-            is_idle && Self::update_file(raw_ring, index, -1).is_ok()
+            let is_free = is_idle && Self::update_file(raw_ring, index, -1).is_ok();
+            if is_free {
+                *left = NOT_COUNTED;
+            }
+            is_free
         });
     }
 

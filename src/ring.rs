@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use liburing_sys as sys;
 
@@ -15,7 +15,6 @@ use crate::error::{Error, ErrorKind, Result, check};
 use crate::file::FixedFile;
 use crate::operations::{Seal, Starter};
 use crate::pool::Pool;
-use crate::raw_ring::is_passing;
 use crate::rejected::Rejected;
 use crate::sqe::Sqe;
 use crate::table::{NoBuffers, Ticket};
@@ -275,8 +274,7 @@ impl<B, E: Entries> Ring<B, E> {
     #[doc(alias("io_uring_for_each_cqe", "io_uring_peek_cqe", "io_uring_cqe_seen", "io_uring_cq_advance"))]
     #[inline]
     pub fn completions(&mut self) -> Completions<'_, B, E> {
-        // A signal, or a ring that can't be used: the next submit says so.
-        let _ = self.core.flush_completions();
+        self.core.flush_completions();
         Completions::new(&mut self.core)
     }
 
@@ -289,22 +287,13 @@ impl<B, E: Entries> Ring<B, E> {
     /// [`ErrorKind::TimedOut`] when operations are still in flight: the ring is closed all the same, at once, and their memory
     /// is left to the kernel ([`crate::leaked_operations`] counts what leaks). What the kernel reports.
     pub fn shutdown(mut self, limit: Duration) -> Result<()> {
-        // A limit too long to add up is none.
-        let end = Instant::now().checked_add(limit);
-        while self.in_flight() != 0 {
-            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                let message = format!("{} operations are still in flight after {limit:?}", self.in_flight());
-                // Dropping it waits no longer.
-                self.core.set_drop_limit(Some(Duration::ZERO));
-                return Err(Error::new(ErrorKind::TimedOut, message));
-            }
-            match self.core.submit_and_wait_timeout(1, left) {
-                Err(error) if !is_passing(&error) => return Err(error),
-                _ => self.completions().for_each(drop),
-            }
+        if self.core.wait_for_all(limit)? {
+            return Ok(());
         }
-        Ok(())
+        // Dropping it waits no longer.
+        self.core.set_drop_limit(Some(Duration::ZERO));
+        let message = format!("{} operations are still in flight after {limit:?}", self.in_flight());
+        Err(Error::new(ErrorKind::TimedOut, message))
     }
 }
 

@@ -7,11 +7,13 @@
 //!    after), and holds its memory until the *final* CQE of that operation (one without `IORING_CQE_F_MORE`) was taken out
 //!    of the completion queue ([`Table::complete`]). No error of a submit, no cancel and no close of the ring removes it.
 //! 2. **An entry is found only by its own CQE.** `user_data` is a tag (2 bits), the entry's generation (30 bits) and its
-//!    slot (32 bits, of which the top three are clear). An entry's key is that very number while the operation is in
-//!    flight, and another one otherwise, so that one comparison finds out. The generation changes each time that the entry is freed, so a CQE that comes late, twice, or from
-//!    somewhere else finds nothing. Entries of the raw interface carry tag 0 and never reach the table; all ones is
-//!    liburing's own and is no slot.
+//!    slot (32 bits, of which the top four are clear). An entry's key is that very number while a plain operation is in
+//!    flight, and another one otherwise, so that one comparison finds out. The generation changes each time that the entry
+//!    is freed, so a CQE that comes late, twice, or from somewhere else finds nothing. Entries of the raw interface carry
+//!    tag 0 and never reach the table; all ones is liburing's own and is no slot.
 //! 3. **What an entry holds comes out once**: [`Table::complete`] and [`Table::take`] move it out as they free the entry.
+//!    An operation is *plain* when its end is giving back a lease, a buffer or nothing. All others have a bit more in their
+//!    key ([`RARE`]), and so go by [`Table::complete_rare`].
 //! 4. **The table never grows**: it has as many entries as the completion queue, so that no more completions can be due
 //!    than the queue can hold, and nothing is allocated per operation.
 //! 5. **Dropping the table gives back nothing that the kernel may use**: memory of an operation still in flight is
@@ -25,10 +27,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::hint;
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr;
 use std::sync::Arc;
 
+use crate::completion::Returned;
 use crate::parcel::Parcel;
 use crate::pool::Buf;
 use crate::provided::ProvidedMemory;
@@ -80,7 +85,7 @@ pub(crate) fn is_raw(user_data: u64) -> bool {
 }
 
 /// What an operation keeps from its owner while the kernel may use it. Each is one word, but for what is of the user's type,
-/// so that it is handed on in registers.
+/// so that it is handed on in registers. The first three are *plain*: they are given back as they are.
 #[derive(Debug, Default)]
 pub(crate) enum Held<B = NoBuffers> {
     /// Nothing: no memory is involved.
@@ -96,6 +101,13 @@ pub(crate) enum Held<B = NoBuffers> {
     Parcel(Parcel<B>),
     /// A group of buffers that the kernel picks from.
     Group(Arc<ProvidedMemory>),
+}
+
+impl<B> Held<B> {
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        matches!(self, Self::Nothing | Self::Lease(_) | Self::Owned(_))
+    }
 }
 
 /// The user's own buffers on a ring that takes none: there is no such value.
@@ -144,7 +156,7 @@ pub(crate) struct Finished<B = NoBuffers> {
     pub(crate) result: i32,
     pub(crate) flags: u32,
     pub(crate) held: Held<B>,
-    /// The registered file that the operation used, or [`NO_FILE`].
+    /// The registered file that the operation used, where [`Table::watch_file`] was asked for it, or [`NO_FILE`].
     pub(crate) file: u32,
     /// The new descriptor that is the result.
     pub(crate) new_descriptor: Option<OwnedFd>,
@@ -176,18 +188,18 @@ pub(crate) enum Completed<B = NoBuffers> {
     More(Partial),
     /// The last one.
     Final(Finished<B>),
-    /// The last one of an operation that nobody wants to hear of; the registered file that it used.
+    /// The last one of an operation that nobody wants to hear of; the registered file that it used, as in [`Finished`].
     Silent(u32),
 }
 
 /// What an entry's key has beside the `user_data` of its operation: bits that no slot has.
-const FREE: u64 = 1 << 31;
-const DONE: u64 = 1 << 30;
+const FREE: u64 = 1 << 30;
+const DONE: u64 = 1 << 29;
 /// The operation is in flight, and there is more to its end than to hand out what it holds: see [`Rest`].
-const RARE: u64 = 1 << 29;
+const RARE: u64 = 1 << 28;
 const STATES: u64 = FREE | DONE | RARE;
 /// Slots are below this.
-const MOST_ENTRIES: u32 = 1 << 29;
+const MOST_ENTRIES: u32 = 1 << 28;
 
 /// What every operation needs, found by one comparison.
 struct Entry<B> {
@@ -209,6 +221,8 @@ struct Rest {
     /// A zero-copy operation has its result, and waits for its memory.
     has_result: bool,
     descriptor: Option<Arc<OwnedFd>>,
+    /// The registered file that somebody wants to be told of when the operation ends, or [`NO_FILE`].
+    watched_file: u32,
     result: i32,
     flags: u32,
     /// The neighbours on the done list.
@@ -222,6 +236,7 @@ impl Rest {
         is_silent: false,
         has_result: false,
         descriptor: None,
+        watched_file: NO_FILE,
         result: 0,
         flags: 0,
         next: NO_SLOT,
@@ -287,11 +302,30 @@ impl<B> Table<B> {
     ///
     /// # Safety
     ///
-    /// Not [`Table::is_full`]. This is no check of its own, since a way out between the lease and its entry would cost more
-    /// than all the rest.
-    #[inline(always)]
+    /// Not [`Table::is_full`].
     pub(crate) unsafe fn insert(&mut self, start: Start<B>) -> Ticket {
         let Start { held, file, descriptor, outcome } = start;
+        let is_plain = held.is_plain() && outcome == Outcome::Count && descriptor.is_none();
+        if matches!(held, Held::Borrowed) {
+            self.borrowed += 1;
+        }
+        // SAFETY: the same obligation; what makes it something else than a plain one follows.
+        let ticket = unsafe { self.insert_plain(held, file) };
+        if !is_plain {
+            self.entries[ticket.slot() as usize].key |= RARE;
+            self.rest[ticket.slot() as usize] = Rest { outcome, descriptor, ..Rest::NONE };
+        }
+        ticket
+    }
+
+    /// Makes an entry of a plain operation: one that ends with giving back what it holds.
+    ///
+    /// # Safety
+    ///
+    /// Not [`Table::is_full`], which is no check of its own, since a way out between the lease and its entry would cost more
+    /// than all the rest. What is held is [plain](Held), or the caller sets RARE.
+    #[inline(always)]
+    pub(crate) unsafe fn insert_plain(&mut self, held: Held<B>, file: u32) -> Ticket {
         let slot = self.free;
         debug_assert!(!self.is_full());
         // SAFETY: the free list has slots of this table only, and is not empty.
@@ -299,17 +333,10 @@ impl<B> Table<B> {
         debug_assert_eq!(entry.key & STATES, FREE);
         self.free = entry.next;
         self.in_flight += 1;
-        if matches!(held, Held::Borrowed) {
-            self.borrowed += 1;
-        }
         let key = entry.key ^ FREE;
         entry.key = key;
         entry.file = file;
         entry.held = ManuallyDrop::new(held);
-        if outcome != Outcome::Count || descriptor.is_some() {
-            entry.key |= RARE;
-            self.rest[slot as usize] = Rest { outcome, descriptor, ..Rest::NONE };
-        }
         Ticket(key)
     }
 
@@ -360,7 +387,6 @@ impl<B> Table<B> {
         let entry = &mut self.entries[slot as usize];
         let was_rare = entry.key & RARE != 0;
         let ticket = Ticket(entry.key & !STATES);
-        let file = entry.file;
         // SAFETY: the entry is not free, and is from the next line on: what it holds is moved out once.
         let mut held = unsafe { ManuallyDrop::take(&mut entry.held) };
         entry.key = freed(ticket.0);
@@ -369,28 +395,49 @@ impl<B> Table<B> {
         let rest = &mut self.rest[slot as usize];
         let new_descriptor = if was_rare { settle(rest.outcome, result, &mut held) } else { None };
         let is_bundle = was_rare && rest.outcome == Outcome::Bundle;
+        let file = rest.watched_file;
         *rest = Rest::NONE;
         Finished { ticket, result, flags, held, file, new_descriptor, is_bundle }
     }
 
-    /// Accounts for a CQE, where it is the final one of an operation that ends with what it holds: that, and its file.
+    /// Accounts for a CQE, where it is the final one of an operation that ends with what it holds.
     ///
     /// Everything else is for [`Table::complete_rare`].
     #[inline(always)]
-    pub(crate) fn complete(&mut self, user_data: u64, flags: u32) -> Option<(Held<B>, u32)> {
+    pub(crate) fn complete(&mut self, user_data: u64, flags: u32) -> Option<Returned<B>> {
         let slot = user_data as u32;
         let entry = self.entries.get_mut(slot as usize)?;
         if !is_same(entry.key, user_data) || has_more(flags) {
             return None;
         }
         self.in_flight -= 1;
-        // SAFETY: the key is that of an operation in flight, and is not from here on: what it holds is moved out once.
-        let held = unsafe { ManuallyDrop::take(&mut entry.held) };
-        debug_assert!(!matches!(held, Held::Borrowed), "who lends memory takes it with `take`");
-        entry.key = freed(entry.key);
+        entry.key = freed(user_data);
         entry.next = self.free;
         self.free = slot;
-        Some((held, entry.file))
+        // SAFETY: the key was that of an operation in flight, and is not any more: what it holds is moved out once. That of an
+        // entry that holds anything but these three has RARE, and differs from `user_data`.
+        Some(unsafe {
+            match &*entry.held {
+                Held::Lease(buf) => Returned::Lease(ptr::read(buf)),
+                Held::Nothing => Returned::Nothing,
+                Held::Owned(buffer) => Returned::Owned(ptr::read(buffer)),
+                Held::Borrowed | Held::Parcel(_) | Held::Group(_) => hint::unreachable_unchecked(),
+            }
+        })
+    }
+
+    /// How many operations in flight use a registered file; from now on each of them tells of it when it ends.
+    #[cold]
+    pub(crate) fn watch_file(&mut self, file: u32) -> u32 {
+        let mut count = 0;
+        for (entry, rest) in self.entries.iter_mut().zip(&mut self.rest) {
+            if entry.key & (FREE | DONE) == 0 && entry.file == file {
+                entry.key |= RARE;
+                rest.watched_file = file;
+                count += 1;
+            }
+        }
+        count
     }
 
     /// Accounts for any CQE.
@@ -456,7 +503,7 @@ impl<B> Table<B> {
         rest.descriptor = None;
         (rest.result, rest.flags) = (result, flags);
         (rest.previous, rest.next) = (last, NO_SLOT);
-        let file = mem::replace(&mut entry.file, NO_FILE);
+        let file = mem::replace(&mut rest.watched_file, NO_FILE);
         match self.rest.get_mut(last as usize) {
             Some(last) => last.next = slot,
             None => self.first_done = slot,
@@ -599,11 +646,12 @@ fn freed(user_data: u64) -> u64 {
     if cfg!(sysuring_break = "r4_twice") {
         return user_data;
     }
-    let next = user_data.wrapping_add(1 << 32) | FREE;
-    if next >> TAG_SHIFT == TAG_OPERATION { next } else { first_generation(next) }
+    // Slots have no such bit, so that adding sets it.
+    let next = user_data.wrapping_add(1 << 32 | FREE);
+    if next as i64 >= 0 { next } else { first_generation(next) }
 }
 
-/// The generation ran over into the tag.
+/// The generation ran over into the tag, and made its upper bit one.
 #[cold]
 #[inline(never)]
 fn first_generation(key: u64) -> u64 {
@@ -661,8 +709,13 @@ mod tests {
         /// As a ring does.
         fn complete_any(&mut self, user_data: u64, result: i32, flags: u32) -> Completed {
             match self.complete(user_data, flags) {
-                Some((held, file)) => {
-                    let ticket = Ticket::of(user_data);
+                Some(returned) => {
+                    let held = match returned {
+                        Returned::Nothing => Held::Nothing,
+                        Returned::Lease(buf) => Held::Lease(buf),
+                        other => panic!("{other:?} is not plain"),
+                    };
+                    let (ticket, file) = (Ticket::of(user_data), NO_FILE);
                     Completed::Final(Finished {
                         ticket,
                         result,

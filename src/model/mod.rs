@@ -91,6 +91,10 @@ impl ToTarget for AnyFile<'_> {
         }
     }
 
+    fn is_fixed(&self) -> bool {
+        matches!(self, Self::Fixed(_))
+    }
+
     fn to_keep(&self) -> Option<Arc<OwnedFd>> {
         match self {
             Self::Fixed(file) => file.to_keep(),
