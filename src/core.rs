@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use liburing_sys as sys;
 
 use crate::completion::{Completion, Done, More, Rare, RareBox, Returned};
+use crate::cqe::Cqe;
 use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
@@ -184,6 +185,7 @@ impl<B, E: Entries> Core<B, E> {
 
     /// Changes the size of the queues, and of the table with them.
     pub(crate) fn resize(&mut self, entries: u32, cq_entries: u32) -> Result<()> {
+        self.check_usable()?;
         self.reap();
         if !self.is_idle() || self.has_waiting && self.find_waiting() {
             let message =
@@ -622,13 +624,8 @@ impl<B, E: Entries> Core<B, E> {
             return None;
         }
         loop {
-            if self.has_waiting {
-                if self.queues.is_poisoned() {
-                    return None;
-                }
-                if self.find_waiting() {
-                    return self.waiting.pop_front();
-                }
+            if self.has_waiting && self.find_waiting() {
+                return self.waiting.pop_front();
             }
             let cqe = self.queues.pop()?;
             let (user_data, result, flags) = (cqe.user_data(), cqe.raw_result(), cqe.flags());
@@ -669,6 +666,10 @@ impl<B, E: Entries> Core<B, E> {
     #[cold]
     #[inline(never)]
     fn find_waiting(&mut self) -> bool {
+        if self.queues.is_poisoned() {
+            // What was found before completions were lost is believed, and then there is nothing.
+            return true;
+        }
         if self.waiting.is_empty() {
             if let Some(partial) = self.table.take_partial() {
                 let more = self.more(partial);
@@ -740,19 +741,43 @@ impl<B, E: Entries> Core<B, E> {
             return;
         }
         while let Some(cqe) = self.queues.pop() {
-            self.has_waiting = true;
-            if is_raw(cqe.user_data()) {
-                self.queues.count_raw(cqe.flags());
-                self.waiting.push_back(Completion::Raw(cqe));
-            } else if self.table.takes_from_group(cqe.user_data()) {
-                // What the kernel did to the buffers is known only in the order in which it says so.
-                self.complete_rare(cqe.user_data(), cqe.raw_result(), cqe.flags());
-            } else {
-                let file = self.table.complete_later(cqe.user_data(), cqe.raw_result(), cqe.flags());
-                self.registered.end(file);
-            }
+            self.set_aside(&cqe);
         }
         self.has_waiting = true;
+    }
+
+    /// Accounts for a CQE that somebody found who looks for another one.
+    fn set_aside(&mut self, cqe: &Cqe<E>) {
+        self.has_waiting = true;
+        if is_raw(cqe.user_data()) {
+            self.queues.count_raw(cqe.flags());
+            self.waiting.push_back(Completion::Raw(*cqe));
+        } else if self.table.takes_from_group(cqe.user_data()) {
+            // What the kernel did to the buffers is known only in the order in which it says so.
+            self.complete_rare(cqe.user_data(), cqe.raw_result(), cqe.flags());
+        } else {
+            let file = self.table.complete_later(cqe.user_data(), cqe.raw_result(), cqe.flags());
+            self.registered.end(file);
+        }
+    }
+
+    /// The result of an operation on borrowed memory, where it has ended; see [`Core::reap`].
+    #[inline]
+    pub(crate) fn take_borrowed(&mut self, ticket: Ticket) -> Option<i32> {
+        if let Some(finished) = self.take(ticket) {
+            return Some(finished.result);
+        }
+        if self.check_usable().is_err() {
+            return None;
+        }
+        while let Some(cqe) = self.queues.pop() {
+            let is_it = cqe.user_data() == ticket.user_data();
+            if is_it && self.table.complete_borrowed(cqe.user_data(), cqe.flags()) {
+                return Some(cqe.raw_result());
+            }
+            self.set_aside(&cqe);
+        }
+        self.take(ticket).map(|finished| finished.result)
     }
 
     /// Takes an operation that ended; see [`Core::reap`].

@@ -287,10 +287,11 @@ impl<'scope, 'env, B, E: Entries> Scope<'scope, 'env, B, E> {
     /// # Errors
     ///
     /// What the kernel reported of the operation, or of waiting for it.
+    #[inline]
     pub fn wait(&mut self, operation: ScopedOperation<'scope>) -> Result<u32> {
         loop {
-            if let Some(finished) = self.core.take(operation.ticket) {
-                return check(finished.result, "io_uring operation");
+            if let Some(result) = self.core.take_borrowed(operation.ticket) {
+                return check(result, "io_uring operation");
             }
             if !self.core.knows(operation.ticket) {
                 self.core.check_usable()?;
@@ -298,7 +299,7 @@ impl<'scope, 'env, B, E: Entries> Scope<'scope, 'env, B, E> {
             }
             match self.core.submit_and_wait(1) {
                 Err(error) if !is_passing(&error) => return Err(error),
-                _ => self.core.reap(),
+                _ => {}
             }
         }
     }

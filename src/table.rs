@@ -303,6 +303,7 @@ impl<B> Table<B> {
     /// # Safety
     ///
     /// Not [`Table::is_full`].
+    #[inline]
     pub(crate) unsafe fn insert(&mut self, start: Start<B>) -> Ticket {
         let Start { held, file, descriptor, outcome } = start;
         let is_plain = held.is_plain() && outcome == Outcome::Count && descriptor.is_none();
@@ -313,6 +314,9 @@ impl<B> Table<B> {
         let ticket = unsafe { self.insert_plain(held, file) };
         if !is_plain {
             self.entries[ticket.slot() as usize].key |= RARE;
+        }
+        // Otherwise it is as the entry's last operation left it: as for a plain one.
+        if outcome != Outcome::Count || descriptor.is_some() {
             self.rest[ticket.slot() as usize] = Rest { outcome, descriptor, ..Rest::NONE };
         }
         ticket
@@ -417,13 +421,35 @@ impl<B> Table<B> {
         // SAFETY: the key was that of an operation in flight, and is not any more: what it holds is moved out once. That of an
         // entry that holds anything but these three has RARE, and differs from `user_data`.
         Some(unsafe {
+            // First, and apart: the compiler makes one comparison of it.
+            if let Held::Lease(buf) = &*entry.held {
+                return Some(Returned::Lease(ptr::read(buf)));
+            }
             match &*entry.held {
-                Held::Lease(buf) => Returned::Lease(ptr::read(buf)),
                 Held::Nothing => Returned::Nothing,
                 Held::Owned(buffer) => Returned::Owned(ptr::read(buffer)),
-                Held::Borrowed | Held::Parcel(_) | Held::Group(_) => hint::unreachable_unchecked(),
+                _ => hint::unreachable_unchecked(),
             }
         })
+    }
+
+    /// Accounts for a CQE, where it is the final one of an operation on borrowed memory, of which nobody wants to know
+    /// anything else.
+    #[inline]
+    pub(crate) fn complete_borrowed(&mut self, user_data: u64, flags: u32) -> bool {
+        let slot = user_data as u32;
+        let (Some(entry), Some(rest)) = (self.entries.get_mut(slot as usize), self.rest.get(slot as usize)) else {
+            return false;
+        };
+        let is_borrowed = is_same(entry.key & !RARE, user_data) && matches!(*entry.held, Held::Borrowed);
+        if !is_borrowed || has_more(flags) || rest.watched_file != NO_FILE || rest.descriptor.is_some() {
+            return false;
+        }
+        (self.in_flight, self.borrowed) = (self.in_flight - 1, self.borrowed - 1);
+        entry.key = freed(user_data);
+        entry.next = self.free;
+        self.free = slot;
+        true
     }
 
     /// How many operations in flight use a registered file; from now on each of them tells of it when it ends.

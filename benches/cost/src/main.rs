@@ -16,6 +16,7 @@ use crate::workloads::WORKLOADS;
 
 const USAGE: &str = "\
 usage: sysuring-cost                          compare, and fail where a goal is missed
+       sysuring-cost check                    count instructions, and fail where there are more than there were
        sysuring-cost run SIDE WORKLOAD COUNT  run one side, c or rust, COUNT times, to be watched by other programs";
 
 /// Which implementation.
@@ -47,6 +48,7 @@ fn main() -> Result<ExitCode> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         [] => report::report(),
+        ["check"] => report::check(),
         ["run", side, workload, rounds] => {
             let rounds = rounds.parse().with_context(|| format!("{rounds:?} is no count"))?;
             run(Side::named(side)?, workload, rounds).map(|()| ExitCode::SUCCESS)

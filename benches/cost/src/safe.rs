@@ -196,6 +196,53 @@ impl Work for ReadOwned {
     }
 }
 
+/// Borrowed memory; all of a round is one call.
+struct ReadScope {
+    ring: Ring,
+    file: FixedFile,
+    memory: Vec<u8>,
+    depth: u32,
+    bytes: u64,
+}
+
+/// Reads into memory that a scope borrows.
+pub(crate) fn read_scope(depth: u32) -> Result<Box<dyn Work>> {
+    let mut ring = Ring::with_entries(depth)?;
+    let file = ring.register_file(&File::open(FILE).with_context(|| format!("cannot open {FILE}"))?)?;
+    Ok(Box::new(ReadScope { ring, file, memory: vec![0; depth as usize * LENGTH as usize], depth, bytes: 0 }))
+}
+
+impl Work for ReadScope {
+    fn fill(&mut self) -> Result<()> {
+        let Self { ring, file, memory, depth, bytes } = self;
+        ring.scope(|scope| -> sysuring::Result<()> {
+            let mut started = Vec::with_capacity(*depth as usize);
+            let mut offset = 0;
+            for piece in memory.chunks_exact_mut(LENGTH as usize) {
+                started.push(scope.read(&*file, piece, offset)?);
+                offset += u64::from(LENGTH);
+            }
+            for operation in started {
+                *bytes += u64::from(scope.wait(operation)?);
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn submit(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn reap(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn total(&self) -> u64 {
+        self.bytes
+    }
+}
+
 /// The table keeps an entry of each operation.
 struct Nop {
     ring: Ring,
