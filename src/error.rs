@@ -201,7 +201,10 @@ pub(crate) fn check(returned: libc::c_int, doing: &str) -> Result<u32> {
 #[cold]
 #[inline(never)]
 fn failed(returned: libc::c_int, doing: &str) -> Error {
-    Error::from_errno(-returned, doing)
+    // ERESTARTSYS and its like: Linux 6.1 lets them out for a read of a pipe that was cancelled while it slept. What they
+    // mean to a program is EINTR, which is what later kernels say.
+    let errno = if matches!(-returned, 512..=514 | 516) { libc::EINTR } else { -returned };
+    Error::from_errno(errno, doing)
 }
 
 /// The system's words for `errno`, with its name first: "ENOSPC, no space left on device".
@@ -299,6 +302,13 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NoSpace);
         assert_eq!(error.to_string(), "write of block 7: no space left on device (ENOSPC)");
         assert_eq!(io::Error::from(error).raw_os_error(), Some(libc::ENOSPC));
+    }
+
+    #[cfg(uring)]
+    #[test]
+    fn numbers_that_the_kernel_should_have_kept_mean_an_interruption() {
+        assert_eq!(check(-512, "read").unwrap_err().raw_os_error(), Some(libc::EINTR));
+        assert_eq!(check(-libc::EIO, "read").unwrap_err().raw_os_error(), Some(libc::EIO));
     }
 
     #[test]
