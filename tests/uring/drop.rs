@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use sysuring::{Completion, FixedFile, Operations as _, Pool, Ring};
+use sysuring::{Completion, ErrorKind, FixedFile, Operations as _, Pool, Ring};
 
 use crate::common;
 
@@ -105,7 +105,10 @@ fn drop_everything(fixed: bool) {
         leases.iter().map(|buf| buf.as_ptr().cast_mut()).min().unwrap()
     };
     if fixed {
-        ring.register_pool(&pool).unwrap();
+        match ring.register_pool(&pool) {
+            Err(error) if error.kind() == ErrorKind::Full => return common::skip(error),
+            registered => registered.unwrap(),
+        }
     }
     let wait = time_to_end(&mut ring, &file, &pool);
     let retired = Pool::retired_bytes();

@@ -209,6 +209,9 @@ fn a_closed_device_leaves_no_memory_pinned() {
         let options = Options::new().backend(Backend::Uring).create(4096).pool_size(64 << 20);
         let before = pinned();
         let device = block::open(directory.path().join("another"), &options).unwrap();
+        if !device.report().registered_buffers {
+            return common::skip(device.report());
+        }
         // What an earlier ring pinned may still have been counted before.
         assert!(pinned() >= 64 << 10, "the pool is registered");
         device.close().unwrap();

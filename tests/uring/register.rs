@@ -119,7 +119,15 @@ fn buffers_of_the_raw_interface() {
         assert_eq!(ring.register_buffers_update_tag(0, &[part], &[UserData::from(8)]).unwrap(), 1);
         assert_eq!(next(&mut ring), (7, 0), "the buffer is not used any more");
         ring.unregister_buffers().unwrap();
-        assert_eq!(next(&mut ring), (8, 0));
+        // Kernels that have no list of the users of each buffer say nothing of buffers that go all at once.
+        ring.submit_and_wait_timeout(1, Duration::from_secs(2)).unwrap();
+        match ring.completions().next() {
+            Some(Completion::Raw(cqe)) => assert_eq!((cqe.user_data(), cqe.raw_result()), (8, 0)),
+            None => common::skip(
+                "the kernel does not say when buffers that were unregistered all at once are not used any more",
+            ),
+            other => panic!("{other:?}"),
+        }
         assert_eq!(kind(ring.unregister_buffers()), Some(ErrorKind::InvalidInput));
 
         if can("empty tables", ring.register_buffers_sparse(4)).is_some() {
@@ -369,7 +377,9 @@ fn a_ring_of_buffers_in_memory_of_the_caller() {
         assert_eq!(next(&mut ring).1, 3);
         assert_eq!(&memory[..3], b"own");
         ring.unregister_buf_ring(7).unwrap();
-        assert_eq!(kind(ring.unregister_buf_ring(7)), Some(ErrorKind::NotFound));
+        // Linux 6.1 still knows the group.
+        let again = kind(ring.unregister_buf_ring(7));
+        assert!(matches!(again, Some(ErrorKind::NotFound | ErrorKind::InvalidInput)), "{again:?}");
     }
 }
 
