@@ -26,9 +26,15 @@ mod device;
 #[cfg(any(feature = "link", feature = "dlopen"))]
 mod uring {
     mod chain;
+    #[cfg(feature = "block")]
+    mod disabled;
+    #[cfg(feature = "block")]
+    mod disk;
     mod drop;
     mod forge;
     mod fork;
+    #[cfg(feature = "block")]
+    mod hung;
     mod model;
     mod operations;
     #[cfg(feature = "block")]
