@@ -6,7 +6,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use crate::sync::{AtomicBool, AtomicU8, Ordering};
 
 const FREE: u8 = 0;
 const USED: u8 = 1;
@@ -49,7 +50,8 @@ impl FixedFile {
 impl Drop for FixedFile {
     fn drop(&mut self) {
         self.table.entries[self.index as usize].store(RELEASED, Ordering::Release);
-        self.table.any_released.store(true, Ordering::Release);
+        // Exchanged, not stored: who sees that it is set sees what everybody released who set it, not the last one only.
+        self.table.any_released.swap(true, Ordering::Release);
     }
 }
 
@@ -96,7 +98,7 @@ impl FileTable {
             if unregister(index as u32) {
                 state.store(FREE, Ordering::Relaxed);
             } else {
-                self.any_released.store(true, Ordering::Relaxed);
+                self.any_released.swap(true, Ordering::Relaxed);
             }
         }
     }
@@ -105,5 +107,60 @@ impl FileTable {
 impl fmt::Debug for FileTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileTable").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, loom))]
+mod tests {
+    use super::*;
+
+    /// What a ring does before it submits. Which entries the kernel was told to forget.
+    fn release(table: &FileTable) -> Vec<u32> {
+        let mut released = Vec::new();
+        if table.has_released() {
+            table.sweep(|index| {
+                released.push(index);
+                true
+            });
+        }
+        released
+    }
+
+    /// Fails where `drop` sets `any_released` before the entry, stores it instead of exchanging it, or does that Relaxed; and
+    /// where `sweep` clears it after it looked.
+    #[test]
+    fn loom_a_file_that_is_dropped_elsewhere_is_released_once() {
+        crate::sync::model(3, || {
+            let table = Arc::new(FileTable::new(2));
+            let files = [(); 2].map(|()| FixedFile::new(Arc::clone(&table), table.claim().unwrap()));
+            let threads = files.map(|file| loom::thread::spawn(move || drop(file)));
+            let mut released = release(&table);
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            released.extend(release(&table));
+            released.sort_unstable();
+            assert_eq!(released, [0, 1]);
+            assert_eq!((table.claim(), table.claim(), table.claim()), (Some(0), Some(1), None));
+        });
+    }
+
+    /// One that is in use when it is dropped stays, and is not forgotten.
+    ///
+    /// Fails where `sweep` does not set `any_released` again, or stores it: the second file is overlooked then.
+    #[test]
+    fn loom_a_file_in_use_is_released_later() {
+        crate::sync::model(3, || {
+            let table = Arc::new(FileTable::new(2));
+            let files = [(); 2].map(|()| FixedFile::new(Arc::clone(&table), table.claim().unwrap()));
+            let threads = files.map(|file| loom::thread::spawn(move || drop(file)));
+            if table.has_released() {
+                table.sweep(|_| false);
+                assert_eq!(table.claim(), None);
+            }
+            let mut released = release(&table);
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            released.extend(release(&table));
+            released.sort_unstable();
+            assert_eq!(released, [0, 1]);
+        });
     }
 }

@@ -97,3 +97,117 @@ fn advance(top: u64, slot: u32) -> u64 {
     let count = (top >> 32).wrapping_add(1);
     count << 32 | u64::from(slot)
 }
+
+#[cfg(all(test, loom))]
+mod tests {
+    use super::*;
+    use crate::sync::Arc;
+    use loom::cell::UnsafeCell;
+
+    /// Memory of which whoever has a slot is the only user.
+    struct Slots<const N: usize> {
+        list: FreeList,
+        bytes: [UnsafeCell<u32>; N],
+    }
+
+    // SAFETY: loom tells where two threads use a cell at once.
+    unsafe impl<const N: usize> Sync for Slots<N> {}
+
+    impl<const N: usize> Slots<N> {
+        fn new(list: FreeList) -> Arc<Self> {
+            Arc::new(Self { list, bytes: std::array::from_fn(|_| UnsafeCell::new(0)) })
+        }
+
+        /// Writes to a slot's memory, as its only owner.
+        fn write(&self, slot: u32) {
+            // SAFETY: the slot is the caller's; where it is not loom says so.
+            self.bytes[slot as usize].with_mut(|bytes| unsafe { *bytes += 1 });
+        }
+
+        fn lease_and_give_back(&self) {
+            if let Some(slot) = self.list.pop() {
+                self.write(slot);
+                self.list.push(slot);
+            }
+        }
+
+        fn count(&self) -> usize {
+            std::iter::from_fn(|| self.list.pop()).inspect(|slot| self.write(*slot)).count()
+        }
+    }
+
+    /// Fails where `push` is Relaxed, or `pop` does not acquire: two threads use a slot at once.
+    #[test]
+    fn loom_a_slot_has_one_owner() {
+        crate::sync::model(3, || {
+            let slots = Slots::<2>::new(FreeList::full(2));
+            let other = Arc::clone(&slots);
+            let thread = loom::thread::spawn(move || {
+                other.lease_and_give_back();
+                other.lease_and_give_back();
+            });
+            slots.lease_and_give_back();
+            slots.lease_and_give_back();
+            thread.join().unwrap();
+            assert_eq!(slots.count(), 2, "none is lost, none is there twice");
+        });
+    }
+
+    /// Fails where the count is not changed: what was below the top when it was read is put on top though it was leased.
+    #[test]
+    fn loom_a_slot_that_was_on_top_before_is_another() {
+        crate::sync::model(3, || {
+            let slots = Slots::<3>::new(FreeList::full(3));
+            let other = Arc::clone(&slots);
+            let thread = loom::thread::spawn(move || {
+                // Another order than before: the first is on top again, and the second is leased.
+                let (first, second) = (other.list.pop(), other.list.pop());
+                first.into_iter().for_each(|slot| other.list.push(slot));
+                second.into_iter().for_each(|slot| other.write(slot));
+                second.into_iter().for_each(|slot| other.list.push(slot));
+            });
+            let leases = [slots.list.pop(), slots.list.pop()];
+            leases.into_iter().flatten().for_each(|slot| slots.write(slot));
+            thread.join().unwrap();
+            assert_eq!(slots.count() + leases.into_iter().flatten().count(), 3);
+        });
+    }
+
+    /// Buffers are returned by several threads while the ring offers those that were.
+    ///
+    /// Fails where `push` is Relaxed, and where `take_all` does not acquire.
+    #[test]
+    fn loom_what_is_returned_is_offered_once() {
+        crate::sync::model(3, || {
+            let slots = Slots::<3>::new(FreeList::empty(3));
+            let threads: Vec<_> = [0..2, 2..3]
+                .into_iter()
+                .map(|returned| {
+                    let slots = Arc::clone(&slots);
+                    loom::thread::spawn(move || {
+                        returned.for_each(|slot| {
+                            slots.write(slot);
+                            slots.list.push(slot);
+                        });
+                    })
+                })
+                .collect();
+            // Not asked first whether there are any: loom would not try a load that comes later than it may.
+            let offer = || {
+                let mut offered = Vec::new();
+                let mut slot = slots.list.take_all();
+                while slot != NO_SLOT {
+                    slots.write(slot);
+                    offered.push(slot);
+                    slot = slots.list.after(slot);
+                }
+                offered
+            };
+            let mut offered = offer();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            offered.extend(offer());
+            offered.sort_unstable();
+            assert_eq!(offered, [0, 1, 2]);
+        });
+    }
+}

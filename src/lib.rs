@@ -109,6 +109,8 @@ mod free_list;
 #[cfg(uring)]
 mod huge_pages;
 #[cfg(uring)]
+mod leader;
+#[cfg(uring)]
 mod mapping;
 #[cfg(all(test, uring))]
 mod model;

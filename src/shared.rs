@@ -1,29 +1,21 @@
 //! A ring that threads share.
 //!
-//! # Who waits
-//!
-//! The lock is held to start, to submit and to take completions, never across a wait. Of the threads that wait for
-//! something, one (the leader) waits in the kernel; the others park. The leader alone takes completions while it leads: it
-//! takes all that are there, each goes to the table's done list under its ticket, and everybody looks whether theirs is
-//! among them. A leader whose own operation ended leaves, and one of those that it wakes leads next. Nobody can be left
-//! behind: whoever goes to sleep has seen, under the lock, that a leader is there and that its own operation has not
-//! ended; and a leader that leaves wakes everybody.
+//! Who waits, and where, is in [`crate::leader`].
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::AsFd;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, RawFd};
 
 use crate::completion::Done;
 use crate::core::Core;
 use crate::entries::SmallEntries;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
-use crate::fork::ForkMark;
+use crate::leader::{Led, Locked, Source, forked};
 use crate::operations::{FileRef, Operations, Seal, Starter};
 use crate::pool::{Buf, Pool};
 use crate::raw_ring::{is_passing, wait_for_one};
-use crate::rejected::{RejectReason, Rejected};
+use crate::rejected::Rejected;
 use crate::table::{NoBuffers, Ticket};
 
 /// A ring whose methods take `&self` and may be called from any thread.
@@ -59,37 +51,41 @@ use crate::table::{NoBuffers, Ticket};
 /// # Ok(())
 /// # }
 /// ```
-pub struct SharedRing {
-    /// Outside of the lock: in the child of a `fork` the lock may be held by a thread that does not exist there.
-    mark: ForkMark,
-    state: Mutex<State>,
-    /// Signalled when completions were taken, and when a leader leaves.
-    changed: Condvar,
-}
+pub struct SharedRing(Led<Core>);
 
-#[derive(Debug)]
-struct State {
-    core: Core,
-    /// A thread is waiting in the kernel, and nobody else takes completions.
-    has_leader: bool,
+impl Source for Core {
+    type Descriptor = RawFd;
+
+    fn reap(&mut self) {
+        Self::reap(self);
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        Self::check_usable(self)
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.queues().descriptor()
+    }
+
+    fn wait(descriptor: RawFd) -> Result<()> {
+        match wait_for_one(descriptor).map_err(|error| Error::from_io(error, "wait for completions")) {
+            Err(error) if !is_passing(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl SharedRing {
     pub(crate) fn new(core: Core) -> Self {
         let mark = core.queues().mark();
-        Self { mark, state: Mutex::new(State { core, has_leader: false }), changed: Condvar::new() }
-    }
-
-    /// `None` in the child of a `fork`.
-    fn lock(&self) -> Option<MutexGuard<'_, State>> {
-        // Nothing of ours panics while it holds the lock with the table half changed.
-        self.mark.is_alive().then(|| self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        Self(Led::new(core, mark))
     }
 
     /// Works on the ring under the lock.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Core) -> R) -> Result<R> {
-        let mut state = self.lock().ok_or_else(forked)?;
-        Ok(work(&mut state.core))
+        let mut core = self.0.lock().ok_or_else(forked)?;
+        Ok(work(&mut core))
     }
 
     /// Registers a pool; see [`crate::Ring::register_pool`].
@@ -182,37 +178,8 @@ impl SharedRing {
     }
 
     /// Waits until `is_over`, which looks at the ring under the lock whenever completions were taken.
-    pub(crate) fn wait_until(&self, mut is_over: impl FnMut(&mut Core) -> bool) -> Result<()> {
-        let mut state = self.lock().ok_or_else(forked)?;
-        loop {
-            if !state.has_leader {
-                state.core.reap();
-            }
-            if is_over(&mut state.core) {
-                // What the reap above found may be somebody else's.
-                self.changed.notify_all();
-                return Ok(());
-            }
-            state.core.check_usable()?;
-            if state.has_leader {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            state.has_leader = true;
-            let descriptor = state.core.queues().descriptor();
-            drop(state);
-            let waited = wait_for_one(descriptor);
-            state = self.lock().ok_or_else(forked)?;
-            state.has_leader = false;
-            state.core.reap();
-            self.changed.notify_all();
-            if let Err(error) = waited {
-                let error = Error::from_io(error, "wait for completions");
-                if !is_passing(&error) {
-                    return Err(error);
-                }
-            }
-        }
+    pub(crate) fn wait_until(&self, is_over: impl FnMut(&mut Core) -> bool) -> Result<()> {
+        self.0.wait_until(is_over)
     }
 }
 
@@ -227,30 +194,26 @@ impl Starter for &SharedRing {
         Self: 'a;
 
     fn core_guard(&mut self, _: Seal) -> Option<LockedCore<'_>> {
-        self.lock().map(LockedCore)
+        self.0.lock().map(LockedCore)
     }
 }
 
 /// The core, while the lock is held. Public, in a private module: a sealed trait speaks of it.
 #[derive(Debug)]
-pub struct LockedCore<'ring>(MutexGuard<'ring, State>);
+pub struct LockedCore<'ring>(Locked<'ring, Core>);
 
 impl Deref for LockedCore<'_> {
     type Target = Core;
 
     fn deref(&self) -> &Core {
-        &self.0.core
+        &self.0
     }
 }
 
 impl DerefMut for LockedCore<'_> {
     fn deref_mut(&mut self) -> &mut Core {
-        &mut self.0.core
+        &mut self.0
     }
-}
-
-fn forked() -> Error {
-    RejectReason::Forked.into()
 }
 
 impl fmt::Debug for SharedRing {
