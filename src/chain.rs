@@ -117,7 +117,13 @@ impl<B, E: Entries> Drop for Open<'_, B, E> {
             return;
         }
         let mut forgotten = Vec::new();
-        self.core.abandon_chain(|finished| forgotten.push(finished));
+        self.core.abandon_chain(|finished| {
+            if cfg!(sysuring_break = "r10_chain") {
+                drop(finished);
+            } else {
+                forgotten.push(finished);
+            }
+        });
         // Only now, when the chain is gone, may the caller's own buffers be dropped.
         drop(forgotten);
     }
@@ -159,7 +165,10 @@ impl<B, E: Entries> Starter for Chain<'_, B, E> {
 #[derive(Debug)]
 pub struct WithFlags<'ring, B = NoBuffers, E: Entries = SmallEntries> {
     core: &'ring mut Core<B, E>,
+    #[cfg(not(sysuring_break = "r7_flags"))]
     flags: u8,
+    #[cfg(sysuring_break = "r7_flags")]
+    pub flags: u8,
     one_thread: OneThread,
 }
 
@@ -187,7 +196,8 @@ pub struct Flagged<'ring, B, E: Entries> {
 impl<'ring, B, E: Entries> Flagged<'ring, B, E> {
     fn set(core: &'ring mut Core<B, E>, flags: u8) -> Self {
         let before = core.extra_flags();
-        core.set_extra_flags(before | flags);
+        let skip = if cfg!(sysuring_break = "r7_skip") { sys::IOSQE_CQE_SKIP_SUCCESS as u8 } else { 0 };
+        core.set_extra_flags(before | flags | skip);
         Self { core, before }
     }
 }

@@ -21,11 +21,18 @@ use crate::table::{NoBuffers, Partial, Ticket};
 pub struct Completions<'ring, B = NoBuffers, E: Entries = SmallEntries> {
     core: &'ring mut Core<B, E>,
     one_thread: OneThread,
+    #[cfg(sysuring_break = "r5_head")]
+    head: u32,
 }
 
 impl<'ring, B, E: Entries> Completions<'ring, B, E> {
     pub(crate) fn new(core: &'ring mut Core<B, E>) -> Self {
-        Self { core, one_thread: PhantomData }
+        Self {
+            #[cfg(sysuring_break = "r5_head")]
+            head: head_of(core).load(Ordering::Relaxed),
+            core,
+            one_thread: PhantomData,
+        }
     }
 }
 
@@ -33,10 +40,36 @@ impl<B, E: Entries> Iterator for Completions<'_, B, E> {
     type Item = Completion<B, E>;
 
     #[inline(always)]
+    #[cfg(not(sysuring_break = "r5_head"))]
     fn next(&mut self) -> Option<Completion<B, E>> {
         self.core.next_completion()
     }
+
+    #[cfg(sysuring_break = "r5_head")]
+    fn next(&mut self) -> Option<Completion<B, E>> {
+        let published = head_of(self.core).swap(self.head, Ordering::Relaxed);
+        let completion = self.core.next_completion();
+        self.head = head_of(self.core).swap(published, Ordering::Relaxed);
+        completion
+    }
 }
+
+/// The mistake is to publish the head where the iterator ends.
+#[cfg(sysuring_break = "r5_head")]
+impl<B, E: Entries> Drop for Completions<'_, B, E> {
+    fn drop(&mut self) {
+        head_of(self.core).store(self.head, Ordering::Release);
+    }
+}
+
+#[cfg(sysuring_break = "r5_head")]
+fn head_of<B, E: Entries>(core: &Core<B, E>) -> &AtomicU32 {
+    // SAFETY: points into the mapped ring.
+    unsafe { AtomicU32::from_ptr((*core.queues().raw()).cq.khead) }
+}
+
+#[cfg(sysuring_break = "r5_head")]
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Something that a ring has to say.
 #[derive(Debug)]

@@ -86,3 +86,68 @@ pub fn is_alone(test: &str) -> bool {
     text.lines().filter_map(|line| line.split_once("skipped: ")).for_each(|(_, why)| skip(why));
     false
 }
+
+/// `count` operations that ended; others that did stay on the ring.
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+pub fn finish<B, E: sysuring::Entries>(ring: &mut sysuring::Ring<B, E>, count: usize) -> Vec<sysuring::Done<B>> {
+    let mut done = Vec::new();
+    while done.len() < count {
+        ring.submit_and_wait(1).expect("the ring can be waited for");
+        let left = count - done.len();
+        done.extend(ring.completions().filter_map(sysuring::Completion::into_done).take(left));
+    }
+    done
+}
+
+/// An operation that ended.
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+pub fn finish_one<B, E: sysuring::Entries>(ring: &mut sysuring::Ring<B, E>) -> sysuring::Done<B> {
+    finish(ring, 1).pop().expect("one")
+}
+
+/// New memory at `address`, by `MAP_*` flags; `None` where that is refused.
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+pub fn map(address: *mut u8, length: usize, flags: i32) -> Option<*mut u8> {
+    assert_eq!(flags & libc::MAP_FIXED, 0, "replaces nothing");
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping that replaces none.
+    let memory = unsafe { libc::mmap(address.cast(), length, protection, flags, -1, 0) };
+    (memory != libc::MAP_FAILED).then_some(memory.cast())
+}
+
+/// New memory at `address`, where that is free.
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+pub fn map_at(address: *mut u8, length: usize) -> Option<*mut u8> {
+    map(address, length, libc::MAP_FIXED_NOREPLACE)
+}
+
+/// A forked child that does nothing, until this is dropped: it has copies of all descriptors, those of rings too.
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+pub struct PausedChild(i32);
+
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+impl PausedChild {
+    pub fn fork() -> Self {
+        // SAFETY: the child calls nothing but pause.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            loop {
+                // SAFETY: waits for a signal.
+                unsafe { libc::pause() };
+            }
+        }
+        assert!(child > 0);
+        Self(child)
+    }
+}
+
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+impl Drop for PausedChild {
+    fn drop(&mut self) {
+        // SAFETY: the child that was made, once.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}

@@ -2,21 +2,14 @@
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use sysuring::{Done, Error, ErrorKind, Operations as _, Pool, RejectReason, Ring, UserData};
+use sysuring::{Done, Error, ErrorKind, OpRing, Operations as _, Pool, RejectReason, Ring, StableBuf, UserData};
 
-use crate::common;
-
-fn finish(ring: &mut Ring, count: usize) -> Vec<Done> {
-    let mut done = Vec::new();
-    while done.len() < count {
-        ring.submit_and_wait(1).unwrap();
-        done.extend(ring.completions().filter_map(|completion| completion.into_done()));
-    }
-    done
-}
+use crate::common::{self, finish};
 
 fn result_of(done: &[Done], ticket: sysuring::Ticket) -> i32 {
     done.iter().find(|done| done.ticket() == ticket).expect("it has ended").raw_result()
@@ -110,6 +103,48 @@ fn a_chain_that_is_given_up_never_happens() {
     })
     .unwrap();
     assert_eq!(finish(&mut ring, 2).len(), first + second);
+}
+
+/// Unwinds when it is dropped, the first of its kind.
+struct Unwinding(Box<[u8]>, Arc<AtomicU32>);
+
+// SAFETY: the bytes are on the heap, and only this value has them.
+unsafe impl StableBuf for Unwinding {
+    fn memory(&mut self) -> (NonNull<u8>, usize) {
+        self.0.memory()
+    }
+}
+
+impl Drop for Unwinding {
+    fn drop(&mut self) {
+        assert!(self.1.fetch_add(1, Ordering::Relaxed) > 0, "asked to unwind");
+    }
+}
+
+#[test]
+fn buffers_of_a_chain_that_is_given_up_are_dropped_when_it_is_gone() {
+    if common::ring(1).is_none() {
+        return;
+    }
+    let mut ring: OpRing<Unwinding> = Ring::builder(8).build_owned().unwrap();
+    let directory = common::directory();
+    let path = directory.path().join("file");
+    let file = Arc::new(OwnedFd::from(File::create(&path).unwrap()));
+    let dropped = Arc::new(AtomicU32::new(0));
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        ring.chain(|chain| -> Result<(), ()> {
+            for _ in 0..3 {
+                let buffer = Unwinding(vec![1; 64].into(), Arc::clone(&dropped));
+                chain.write_owned(&file, buffer, 0).map(drop).unwrap_or_else(|_| panic!("rejected"));
+            }
+            Err(())
+        })
+    }));
+    assert!(unwound.is_err());
+    assert_eq!((dropped.load(Ordering::Relaxed), ring.in_flight()), (3, 0), "nothing of the chain is left");
+    ring.nop().unwrap();
+    assert_eq!(ring.submit_and_wait(1).unwrap(), 1);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0);
 }
 
 #[test]

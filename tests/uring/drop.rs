@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sysuring::{Completion, ErrorKind, FixedFile, Operations as _, Pool, Ring};
 
-use crate::common;
+use crate::common::{self, PausedChild};
 
 const READS: u32 = 256;
 const READ_SIZE: usize = 1 << 20;
@@ -67,26 +67,9 @@ fn start_reads(ring: &mut Ring, file: &FixedFile, pool: &Pool, fixed: bool) {
 
 /// New memory at `address` where that is free, else anywhere.
 fn map_at(address: *mut u8, length: usize) -> &'static mut [u8] {
-    let map = |flags| {
-        // SAFETY: a new private mapping that replaces none.
-        unsafe {
-            libc::mmap(
-                address.cast(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags,
-                -1,
-                0,
-            )
-        }
-    };
-    let mut memory = map(libc::MAP_FIXED_NOREPLACE);
-    if memory == libc::MAP_FAILED {
-        memory = map(0);
-    }
-    assert_ne!(memory, libc::MAP_FAILED);
+    let memory = common::map_at(address, length).or_else(|| common::map(ptr::null_mut(), length, 0)).expect("memory");
     // SAFETY: mapped just now, and unmapped by nobody.
-    unsafe { std::slice::from_raw_parts_mut(memory.cast(), length) }
+    unsafe { std::slice::from_raw_parts_mut(memory, length) }
 }
 
 fn damage(memory: &[u8]) -> usize {
@@ -163,26 +146,14 @@ fn nothing_is_overwritten_while_a_child_holds_the_ring() {
     ring.read(&file, buf, 4096, 0).unwrap();
     ring.submit().unwrap();
 
-    // SAFETY: the child calls nothing but pause.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        loop {
-            // SAFETY: waits for a signal.
-            unsafe { libc::pause() };
-        }
-    }
-    assert!(child > 0);
+    let child = PausedChild::fork();
     drop((ring, file, pool));
     let memory = map_at(address, 4096);
     memory.fill(FILL);
     writer.write_all(&[0x11; 64]).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     let damaged = damage(memory);
-    // SAFETY: the child that was made above, once.
-    unsafe {
-        libc::kill(child, libc::SIGKILL);
-        libc::waitpid(child, ptr::null_mut(), 0);
-    }
+    drop(child);
     assert_eq!(damaged, 0, "the kernel wrote to memory that was given out again");
     drop(reader);
 }

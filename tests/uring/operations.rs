@@ -16,18 +16,9 @@ use sysuring::{
     Done, ErrorKind, NoBuffers, OpRing, OpenHow, Operations as _, Pool, Probe, RejectReason, Ring, SocketAddress,
 };
 
-use crate::common;
+use crate::common::{self, finish_one};
 
 /// Submits, and waits for one operation.
-fn finish<B>(ring: &mut Ring<B>) -> Done<B> {
-    loop {
-        ring.submit_and_wait(1).unwrap();
-        if let Some(done) = ring.completions().find_map(|completion| completion.into_done()) {
-            return done;
-        }
-    }
-}
-
 /// Whether the kernel has an operation; prints why a part of the test is left out.
 #[track_caller]
 fn has(operation: &'static str) -> bool {
@@ -53,9 +44,9 @@ fn files_are_opened_asked_about_renamed_and_removed() {
     let at = Arc::new(OwnedFd::from(File::open(directory.path()).unwrap()));
 
     ring.mkdir(Some(&at), c"below", 0o755).unwrap();
-    finish(&mut ring).result().unwrap();
+    finish_one(&mut ring).result().unwrap();
     ring.open(Some(&at), c"below/a", libc::O_CREAT | libc::O_WRONLY, 0o600).unwrap();
-    let mut file = File::from(finish(&mut ring).into_fd().unwrap());
+    let mut file = File::from(finish_one(&mut ring).into_fd().unwrap());
     // SAFETY: asks about a descriptor.
     assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) } & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
     file.write_all(b"twelve bytes").unwrap();
@@ -63,35 +54,35 @@ fn files_are_opened_asked_about_renamed_and_removed() {
     // SAFETY: plain integers.
     let status = Box::new(unsafe { std::mem::zeroed::<libc::statx>() });
     ring.statx(Some(&at), c"below/a", 0, libc::STATX_SIZE, status).unwrap();
-    let done = finish(&mut ring);
+    let done = finish_one(&mut ring);
     done.result().unwrap();
     assert_eq!(done.into_status().unwrap().stx_size, 12);
 
     ring.rename((Some(&at), c"below/a".into()), (Some(&at), c"b".into()), 0).unwrap();
-    finish(&mut ring).result().unwrap();
+    finish_one(&mut ring).result().unwrap();
     ring.link((Some(&at), c"b".into()), (None, c_path(&directory.path().join("c"))), 0).unwrap();
-    finish(&mut ring).result().unwrap();
+    finish_one(&mut ring).result().unwrap();
     ring.symlink(c"c", Some(&at), c"d").unwrap();
-    finish(&mut ring).result().unwrap();
+    finish_one(&mut ring).result().unwrap();
     assert_eq!(fs::read(directory.path().join("d")).unwrap(), b"twelve bytes");
 
     let how = OpenHow { flags: libc::O_RDONLY as u64, resolve: libc::RESOLVE_NO_SYMLINKS, ..OpenHow::default() };
     ring.open_how(Some(&at), c"d", how).unwrap();
-    assert_eq!(finish(&mut ring).raw_result(), -libc::ELOOP);
+    assert_eq!(finish_one(&mut ring).raw_result(), -libc::ELOOP);
     ring.open_how(Some(&at), c"c", how).unwrap();
     let mut text = String::new();
-    File::from(finish(&mut ring).into_fd().unwrap()).read_to_string(&mut text).unwrap();
+    File::from(finish_one(&mut ring).into_fd().unwrap()).read_to_string(&mut text).unwrap();
     assert_eq!(text, "twelve bytes");
 
     for name in [c"b", c"c", c"d"] {
         ring.unlink(Some(&at), name, 0).unwrap();
-        finish(&mut ring).result().unwrap();
+        finish_one(&mut ring).result().unwrap();
     }
     ring.unlink(Some(&at), c"below", libc::AT_REMOVEDIR).unwrap();
-    finish(&mut ring).result().unwrap();
+    finish_one(&mut ring).result().unwrap();
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     ring.unlink(Some(&at), c"none", 0).unwrap();
-    let error = finish(&mut ring).into_fd().unwrap_err();
+    let error = finish_one(&mut ring).into_fd().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
 }
 
@@ -119,15 +110,15 @@ fn lengths_change() {
     let file = Arc::new(OwnedFd::from(File::create(directory.path().join("file")).unwrap()));
     let length = || fs::metadata(directory.path().join("file")).unwrap().len();
     ring.fallocate(&file, 0, 0, 8192).unwrap();
-    finish(&mut ring).result().unwrap();
+    finish_one(&mut ring).result().unwrap();
     assert_eq!(length(), 8192);
     ring.sync_file_range(&file, 4096, 0, libc::SYNC_FILE_RANGE_WRITE).unwrap();
-    finish(&mut ring).result().unwrap();
+    finish_one(&mut ring).result().unwrap();
     ring.fsync(&file, false).unwrap();
-    finish(&mut ring).result().unwrap();
+    finish_one(&mut ring).result().unwrap();
     if has("IORING_OP_FTRUNCATE") {
         ring.ftruncate(&file, 100).unwrap();
-        finish(&mut ring).result().unwrap();
+        finish_one(&mut ring).result().unwrap();
         assert_eq!(length(), 100);
     }
 }
@@ -140,7 +131,7 @@ fn a_result_that_is_a_descriptor_is_closed_when_nobody_takes_it() {
     let Some(mut ring) = common::ring(8) else { return };
     let before = open_descriptors();
     ring.open(None, c"/dev/null", libc::O_RDONLY, 0).unwrap();
-    drop(finish(&mut ring));
+    drop(finish_one(&mut ring));
     assert_eq!(open_descriptors(), before, "a completion that was looked at and dropped");
 
     ring.open(None, c"/dev/null", libc::O_RDONLY, 0).unwrap();
@@ -157,7 +148,7 @@ fn a_descriptor_is_closed_once() {
     let Some(mut ring) = common::ring(8) else { return };
     let before = open_descriptors();
     ring.close(File::open("/dev/null").unwrap().into()).unwrap();
-    assert_eq!(finish(&mut ring).raw_result(), 0);
+    assert_eq!(finish_one(&mut ring).raw_result(), 0);
     assert_eq!(open_descriptors(), before);
 
     // Withdrawn before the kernel saw it, and refused by a full queue.
@@ -186,7 +177,7 @@ fn a_close_that_the_kernel_does_not_begin_closes_all_the_same() {
     let mut ring = disabled.enable().unwrap();
     let before = open_descriptors();
     ring.close(File::open("/dev/null").unwrap().into()).unwrap();
-    assert!(finish(&mut ring).raw_result() < 0);
+    assert!(finish_one(&mut ring).raw_result() < 0);
     assert_eq!(open_descriptors(), before);
 }
 
@@ -222,12 +213,12 @@ fn vectored_transfers_of_leases() {
         let rejected = ring.write_vectored(&file, bufs, 3 * 64 + 1, 0).unwrap_err();
         assert_eq!(rejected.reason(), RejectReason::TooLong);
         ring.write_vectored(&file, rejected.into_inner(), 100, 10).unwrap();
-        let done = finish(&mut ring);
+        let done = finish_one(&mut ring);
         assert_eq!(done.result().unwrap(), 100);
         let bufs = done.into_bufs();
         assert_eq!(bufs.iter().map(|buf| buf[0]).collect::<Vec<_>>(), [1, 2, 3], "in their order");
         ring.read_vectored(&file, bufs, 192, 0).unwrap();
-        let done = finish(&mut ring);
+        let done = finish_one(&mut ring);
         assert_eq!(done.result().unwrap(), 110);
         let bufs = done.into_bufs();
         let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
@@ -248,21 +239,21 @@ fn buffers_of_the_callers_own_are_moved_in_and_out() {
     let file = Arc::new(OwnedFd::from(File::options().read(true).write(true).open(&path).unwrap()));
 
     ring.read_owned(&file, vec![0; 4], 5).unwrap();
-    let done = finish(&mut ring);
+    let done = finish_one(&mut ring);
     assert_eq!(done.result().unwrap(), 4);
     assert_eq!(done.into_owned().unwrap(), b"word");
 
     ring.write_vectored_owned(&file, vec![b"more".to_vec(), b" than ".to_vec(), b"that".to_vec()], 0).unwrap();
-    let done = finish(&mut ring);
+    let done = finish_one(&mut ring);
     assert_eq!(done.result().unwrap(), 14);
     assert_eq!(done.into_several()[1], b" than ");
     ring.read_vectored_owned(&file, vec![vec![0; 5], vec![0; 5]], 0).unwrap();
-    assert_eq!(finish(&mut ring).into_several(), [b"more ", b"than "]);
+    assert_eq!(finish_one(&mut ring).into_several(), [b"more ", b"than "]);
 
     // A lease of a pool still can be used, and a ring that is full gives the buffer back.
     let pool = Pool::new(1, 64).unwrap();
     ring.read(&file, pool.lease().unwrap(), 4, 0).unwrap();
-    assert_eq!(finish(&mut ring).into_buf().unwrap()[..4], *b"more");
+    assert_eq!(finish_one(&mut ring).into_buf().unwrap()[..4], *b"more");
     for _ in 0..8 {
         ring.write_owned(&file, b"x".to_vec(), 0).unwrap();
     }
@@ -308,7 +299,7 @@ fn a_buffer_that_unwinds_when_asked_for_its_memory_starts_nothing() {
     assert_eq!((ring.in_flight(), Arc::strong_count(&alive)), (0, 1), "nothing is left of them");
     assert_eq!(ring.submit().unwrap(), 0);
     ring.read_owned(&file, counted(false), 0).unwrap_or_else(|_| panic!("rejected"));
-    let done = finish(&mut ring);
+    let done = finish_one(&mut ring);
     assert_eq!(done.raw_result(), 64);
     let counted = done.into_owned().unwrap();
     assert!(counted.bytes.iter().all(|byte| *byte == 0) && Arc::strong_count(&counted.alive) == 2);
@@ -319,7 +310,7 @@ fn time_passes_and_events_are_seen() {
     let Some(mut ring) = common::ring(8) else { return };
     let start = Instant::now();
     ring.timeout(Duration::from_millis(30)).unwrap();
-    let error = finish(&mut ring).result().unwrap_err();
+    let error = finish_one(&mut ring).result().unwrap_err();
     assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::TimedOut, Some(libc::ETIME)));
     assert!(start.elapsed() >= Duration::from_millis(30));
 
@@ -329,7 +320,7 @@ fn time_passes_and_events_are_seen() {
     ring.submit().unwrap();
     assert!(ring.completions().next().is_none());
     writer.write_all(b"x").unwrap();
-    let done = finish(&mut ring);
+    let done = finish_one(&mut ring);
     assert_eq!(done.result().unwrap() & libc::POLLIN as u32, libc::POLLIN as u32);
 }
 
@@ -344,9 +335,9 @@ fn bytes_are_spliced_through_a_pipe() {
     let (reader, writer) = (Arc::new(OwnedFd::from(reader)), Arc::new(OwnedFd::from(writer)));
     ring.splice((&from, Some(2)), (&writer, None), 5, 0).unwrap();
     drop(from);
-    assert_eq!(finish(&mut ring).result().unwrap(), 5);
+    assert_eq!(finish_one(&mut ring).result().unwrap(), 5);
     ring.splice((&reader, None), (&to, Some(1)), 5, libc::SPLICE_F_MOVE).unwrap();
-    assert_eq!(finish(&mut ring).result().unwrap(), 5);
+    assert_eq!(finish_one(&mut ring).result().unwrap(), 5);
     assert_eq!(fs::read(directory.path().join("to")).unwrap(), b"\x0023456");
 }
 
@@ -361,7 +352,7 @@ fn sockets_connect_send_and_receive() {
 
     let client = if has("IORING_OP_SOCKET") {
         ring.socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
-        finish(&mut ring).into_fd().unwrap()
+        finish_one(&mut ring).into_fd().unwrap()
     } else {
         // SAFETY: makes a descriptor.
         let descriptor = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) };
@@ -372,7 +363,7 @@ fn sockets_connect_send_and_receive() {
     ring.connect(&client, &address).unwrap();
     let mut server = None;
     for _ in 0..2 {
-        let done = finish(&mut ring);
+        let done = finish_one(&mut ring);
         if done.raw_result() > 0 {
             server = Some(TcpStream::from(done.into_fd().unwrap()));
         }
@@ -382,20 +373,20 @@ fn sockets_connect_send_and_receive() {
     let mut buf = pool.lease().unwrap();
     buf[..5].copy_from_slice(b"hello");
     ring.send(&client, buf, 5, 0).unwrap();
-    assert_eq!(finish(&mut ring).result().unwrap(), 5);
+    assert_eq!(finish_one(&mut ring).result().unwrap(), 5);
     let mut five = [0; 5];
     server.read_exact(&mut five).unwrap();
     assert_eq!(&five, b"hello");
 
     server.write_all(b"there").unwrap();
     ring.recv(&client, pool.lease().unwrap(), 5, libc::MSG_WAITALL).unwrap();
-    assert_eq!(finish(&mut ring).into_buf().unwrap()[..5], *b"there");
+    assert_eq!(finish_one(&mut ring).into_buf().unwrap()[..5], *b"there");
 
     if has("IORING_OP_SEND_ZC") {
         let mut buf = pool.lease().unwrap();
         buf.fill(7);
         let ticket = ring.send_zero_copy(&client, buf, 4096, 0).unwrap();
-        let done = finish(&mut ring);
+        let done = finish_one(&mut ring);
         assert_eq!((done.ticket(), done.result().unwrap()), (ticket, 4096), "the result, not that of the notification");
         assert!(done.into_buf().is_some());
         let mut received = vec![0; 4096];
@@ -405,7 +396,7 @@ fn sockets_connect_send_and_receive() {
     }
 
     ring.shutdown_socket(&client, Shutdown::Write as i32 + 1).unwrap();
-    finish(&mut ring).result().unwrap();
+    finish_one(&mut ring).result().unwrap();
     assert_eq!(server.read(&mut five).unwrap(), 0);
 }
 
@@ -417,19 +408,19 @@ fn sockets_are_bound_by_path() {
     let address = SocketAddress::unix(&path).unwrap();
     if has("IORING_OP_BIND") && has("IORING_OP_LISTEN") {
         ring.socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
-        let socket = Arc::new(finish(&mut ring).into_fd().unwrap());
+        let socket = Arc::new(finish_one(&mut ring).into_fd().unwrap());
         ring.bind(&socket, &address).unwrap();
-        finish(&mut ring).result().unwrap();
+        finish_one(&mut ring).result().unwrap();
         ring.listen(&socket, 4).unwrap();
-        finish(&mut ring).result().unwrap();
+        finish_one(&mut ring).result().unwrap();
         std::os::unix::net::UnixStream::connect(&path).unwrap();
         fs::remove_file(&path).unwrap();
     }
     let _listener = UnixListener::bind(&path).unwrap();
     ring.socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
-    let socket = Arc::new(finish(&mut ring).into_fd().unwrap());
+    let socket = Arc::new(finish_one(&mut ring).into_fd().unwrap());
     ring.connect(&socket, &address).unwrap();
-    finish(&mut ring).result().unwrap();
+    finish_one(&mut ring).result().unwrap();
 
     let long = Path::new("/").join("x".repeat(200));
     assert_eq!(SocketAddress::unix(&long).unwrap_err().kind(), ErrorKind::InvalidInput);
@@ -475,7 +466,7 @@ fn accept_goes_on_and_closes_what_nobody_takes() {
         scope.wait(read).unwrap();
     });
     ring.cancel(ticket).unwrap();
-    let done = finish(&mut ring);
+    let done = finish_one(&mut ring);
     assert_eq!((done.ticket(), done.raw_result()), (ticket, -libc::ECANCELED));
     drop((accepted, clients, more, zero, ring));
     assert_eq!(open_descriptors(), before - 1, "a socket is left, beside the ring's own descriptor");

@@ -7,20 +7,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use sysuring::{
-    Completion, Done, Entries, ErrorKind, NoBuffers, Operations as _, Pool, RejectReason, Ring, RingBuilder, SqeFlags,
-    Ticket, UserData, sys,
+    Completion, Done, Entries, ErrorKind, Operations as _, Pool, RejectReason, Ring, RingBuilder, SqeFlags, Ticket,
+    UserData, sys,
 };
 
-use crate::common::{self, patterned_file};
-
-fn wait_for<E: Entries>(ring: &mut Ring<NoBuffers, E>, count: usize) -> Vec<Done> {
-    let mut done = Vec::new();
-    while done.len() < count {
-        ring.submit_and_wait(1).unwrap();
-        done.extend(ring.completions().filter_map(Completion::into_done));
-    }
-    done
-}
+use crate::common::{self, finish, patterned_file};
 
 #[test]
 fn reads_and_writes_round_trip_registered_and_not() {
@@ -36,7 +27,7 @@ fn reads_and_writes_round_trip_registered_and_not() {
     let fixed = ring.read_fixed(&file, pool.lease().unwrap(), 4096, 4096).unwrap();
     let plain = ring.read(&file, pool.lease().unwrap(), 1000, 8192).unwrap();
     assert_eq!(ring.in_flight(), 2);
-    for done in wait_for(&mut ring, 2) {
+    for done in finish(&mut ring, 2) {
         let (ticket, read) = (done.ticket(), done.result().unwrap() as usize);
         let buf = done.into_buf().unwrap();
         let at = if ticket == fixed { 4096 } else { 8192 };
@@ -52,10 +43,10 @@ fn reads_and_writes_round_trip_registered_and_not() {
     let mut buf = pool.lease().unwrap();
     buf.fill(0x3c);
     ring.write(&file, buf, 512, 512).unwrap();
-    assert!(wait_for(&mut ring, 2).iter().all(|done| done.result().unwrap() == 512));
+    assert!(finish(&mut ring, 2).iter().all(|done| done.result().unwrap() == 512));
     ring.fsync(&file, true).unwrap();
     ring.fallocate(&file, 0, 0, 32768).unwrap();
-    assert!(wait_for(&mut ring, 2).iter().all(|done| done.raw_result() == 0));
+    assert!(finish(&mut ring, 2).iter().all(|done| done.raw_result() == 0));
     let now = std::fs::read(&path).unwrap();
     assert_eq!(now.len(), 32768);
     assert!(now[..512].iter().all(|byte| *byte == 0xc3) && now[512..1024].iter().all(|byte| *byte == 0x3c));
@@ -93,7 +84,14 @@ fn what_is_rejected_comes_back_with_the_reason() {
     let rejected = ring.nop().unwrap_err();
     assert_eq!(rejected.reason(), RejectReason::TableFull, "R11: no more in flight than completions fit");
     assert_eq!(ring.cq_entries(), 4);
-    assert_eq!(wait_for(&mut ring, 4).len(), 4);
+    assert_eq!(finish(&mut ring, 4).len(), 4);
+}
+
+/// Raw entries told apart by 0 to 3.
+fn four_raw_entries(ring: &mut Ring) {
+    for number in 0..4 {
+        ring.get_sqe().unwrap().prep_nop().set_data64(UserData::from(number));
+    }
 }
 
 #[test]
@@ -106,6 +104,38 @@ fn a_forgotten_iterator_replays_nothing() {
     let _ = ManuallyDrop::new(completions);
     let rest: Vec<Ticket> = ring.completions().filter_map(Completion::into_done).map(|done| done.ticket()).collect();
     assert_eq!((first, &rest[..]), (tickets[0], &tickets[1..]));
+
+    // Those of raw entries have nothing but the queue's head to be told by.
+    four_raw_entries(&mut ring);
+    ring.submit_and_wait(4).unwrap();
+    for number in 0..4 {
+        let mut completions = ManuallyDrop::new(ring.completions());
+        let Some(Completion::Raw(cqe)) = completions.next() else { panic!("there were four") };
+        assert_eq!(cqe.user_data(), number);
+    }
+    assert!(ring.completions().next().is_none());
+}
+
+#[test]
+fn c_code_on_the_same_ring_sees_what_was_taken_and_takes_its_own() {
+    let Some(mut ring) = common::ring(8) else { return };
+    four_raw_entries(&mut ring);
+    ring.submit_and_wait(4).unwrap();
+    let raw = ring.as_raw();
+    let mut completions = ring.completions();
+    for number in [0, 2] {
+        let Some(Completion::Raw(cqe)) = completions.next() else { panic!("there were four") };
+        assert_eq!(cqe.user_data(), number);
+        // SAFETY: the ring is set up, and nobody else uses it meanwhile.
+        unsafe {
+            assert_eq!(u64::from(sys::io_uring_cq_ready(raw)), 3 - number, "the head is published with each");
+            let mut cqe = std::ptr::null_mut();
+            assert_eq!(sys::io_uring_peek_cqe(raw, &raw mut cqe), 0);
+            assert_eq!((*cqe).user_data, number + 1);
+            sys::io_uring_cqe_seen(raw, cqe);
+        }
+    }
+    assert!(completions.next().is_none());
 }
 
 #[test]
@@ -118,7 +148,7 @@ fn an_abandoned_entry_is_never_executed() {
     for _ in 0..4 {
         writer.write_all(b"x").unwrap();
         ring.read(&file, pool.lease().unwrap(), 1, 0).unwrap();
-        wait_for(&mut ring, 1);
+        finish(&mut ring, 1);
     }
     writer.write_all(b"y").unwrap();
     drop(ring.get_sqe().unwrap());
@@ -212,14 +242,14 @@ fn a_cancelled_read_gives_its_lease_back_with_its_own_completion() {
     ring.submit().unwrap();
     assert!(pool.lease().is_none());
     ring.cancel(ticket).unwrap();
-    let done = wait_for(&mut ring, 1).pop().unwrap();
+    let done = finish(&mut ring, 1).pop().unwrap();
     assert_eq!(done.ticket(), ticket);
     assert_eq!(done.result().unwrap_err().kind(), ErrorKind::Cancelled);
     drop(done);
     assert!(pool.lease().is_some());
     ring.cancel(ticket).unwrap();
     let again = ring.nop().unwrap();
-    assert_eq!(wait_for(&mut ring, 1)[0].ticket(), again, "an old ticket cancels nothing and says nothing");
+    assert_eq!(finish(&mut ring, 1)[0].ticket(), again, "an old ticket cancels nothing and says nothing");
 }
 
 #[test]
@@ -237,7 +267,7 @@ fn a_file_stays_until_its_last_operation_and_goes_after() {
     assert_ne!(other.index(), index);
     ring.submit().unwrap();
     writer.write_all(b"hello").unwrap();
-    let done = wait_for(&mut ring, 1).pop().unwrap();
+    let done = finish(&mut ring, 1).pop().unwrap();
     assert_eq!(done.result().unwrap(), 5);
     assert_eq!(&done.into_buf().unwrap()[..5], b"hello");
     ring.submit().unwrap();
@@ -266,7 +296,7 @@ fn pools_come_and_go_and_are_busy_while_in_flight() {
     ring.submit().unwrap();
     assert_eq!(ring.unregister_pool(&pool).unwrap_err().kind(), ErrorKind::Busy);
     writer.write_all(b"12345678").unwrap();
-    assert_eq!(wait_for(&mut ring, 1)[0].result().unwrap(), 8);
+    assert_eq!(finish(&mut ring, 1)[0].result().unwrap(), 8);
     ring.unregister_pool(&pool).unwrap();
     let rejected = ring.read_fixed(&file, pool.lease().unwrap(), 8, 0).unwrap_err();
     assert_eq!(rejected.reason(), RejectReason::ForeignPool);
@@ -315,7 +345,7 @@ fn completes<E: Entries>(name: &str, builder: &RingBuilder<E>) {
                 }
             }
         }
-        let mut seen: Vec<Ticket> = wait_for(&mut ring, 3).iter().map(Done::ticket).collect();
+        let mut seen: Vec<Ticket> = finish(&mut ring, 3).iter().map(Done::ticket).collect();
         seen.sort_by_key(|ticket| expected.iter().position(|known| known == ticket));
         assert_eq!(seen, expected, "{name}");
     }
@@ -419,7 +449,7 @@ fn flags_without_a_name_reach_no_entry() {
     let entry = ring.get_sqe().unwrap().prep_cancel64(UserData::from(5), 0);
     entry.set_flags(SqeFlags::from_bits_retain(forged)).set_flags(SqeFlags::from_bits_retain(forged));
     ring.read(&file, pool.lease().unwrap(), 64, 0).unwrap();
-    let done = wait_for(&mut ring, 1).pop().unwrap();
+    let done = finish(&mut ring, 1).pop().unwrap();
     assert_eq!(done.result().unwrap(), 64);
 }
 
@@ -461,7 +491,7 @@ fn a_full_ring_can_still_cancel_by_a_raw_entry() {
         .collect();
     assert_eq!(ring.cancel(tickets[0]).unwrap_err().reason(), RejectReason::TableFull);
     ring.get_sqe().unwrap().prep_cancel_ticket(tickets[0]);
-    let done = wait_for(&mut ring, 1).pop().unwrap();
+    let done = finish(&mut ring, 1).pop().unwrap();
     assert_eq!(done.ticket(), tickets[0]);
     assert_eq!(done.result().unwrap_err().kind(), ErrorKind::Cancelled);
 }
@@ -501,5 +531,17 @@ fn a_cancel_takes_no_place_that_a_raw_completion_needs() {
     assert_eq!(ring.cancel(ticket).unwrap_err().reason(), RejectReason::TableFull, "R11");
     assert!(matches!(ring.completions().next(), Some(Completion::Raw(_))));
     ring.cancel(ticket).unwrap();
-    assert_eq!(wait_for(&mut ring, 1)[0].ticket(), ticket);
+    assert_eq!(finish(&mut ring, 1)[0].ticket(), ticket);
+}
+
+#[test]
+fn operations_with_flags_have_their_completion() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let file = ring.register_file(&File::open("/dev/zero").unwrap()).unwrap();
+    let pool = Pool::new(2, 64).unwrap();
+    ring.forced_async().read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    ring.drained().read(&file, pool.lease().unwrap(), 64, 0).unwrap();
+    ring.submit_and_wait_timeout(2, Duration::from_secs(10)).unwrap();
+    let ended = ring.completions().filter_map(Completion::into_done).filter(|done| done.raw_result() == 64).count();
+    assert_eq!(ended, 2, "R7: none is without");
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use sysuring::{
     ErrorKind, FixedFile, OpRing, Operations as _, Pool, Rejected, Ring, StableBuf, Ticket, leaked_operations,
 };
 
-use crate::common;
+use crate::common::{self, PausedChild};
 
 const FILL: u8 = 0x5a;
 
@@ -197,13 +197,6 @@ fn a_disabled_ring_may_end_on_another_thread() {
     assert_eq!(ring.submit_and_wait(1).unwrap(), 1);
 }
 
-/// New memory at `address` where that is free.
-fn map_at(address: *mut u8, length: usize) -> *mut libc::c_void {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
-    // SAFETY: replaces nothing.
-    unsafe { libc::mmap(address.cast(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) }
-}
-
 /// Drops the ring and the pool while a forked child keeps the ring going, then lets the operation end.
 ///
 /// Operations on these files go through the address of a registered buffer, not to its pages.
@@ -221,27 +214,15 @@ fn retired_under(
     let fixed = ring.register_file(&file).unwrap();
     start(&mut ring, &fixed, &pool).unwrap();
     ring.submit().unwrap();
-    // SAFETY: the child calls nothing but pause.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        loop {
-            // SAFETY: waits for a signal.
-            unsafe { libc::pause() };
-        }
-    }
-    assert!(child > 0);
+    let child = PausedChild::fork();
     let is_in_flight = ring.completions().next().is_none();
     drop((ring, fixed, pool));
-    let mapped = map_at(address, 4096);
+    let mapped = common::map_at(address, 4096);
     end();
     std::thread::sleep(Duration::from_millis(100));
-    // SAFETY: the child that was made above, once.
-    unsafe {
-        libc::kill(child, libc::SIGKILL);
-        libc::waitpid(child, ptr::null_mut(), 0);
-    }
+    drop(child);
     if is_in_flight {
-        assert_eq!(mapped, libc::MAP_FAILED, "the address was given out again");
+        assert_eq!(mapped, None, "the address was given out again");
     } else {
         common::skip("the operation had ended already");
     }
@@ -301,18 +282,16 @@ fn files_of_proc_are_read_and_retired_like_others() {
         ring.forced_async().read_fixed(&file, buf, 4096, 0).unwrap();
         ring.submit().unwrap();
         drop((ring, file, pool));
-        let mapped = map_at(address, 4096);
-        if mapped == libc::MAP_FAILED {
-            continue;
-        }
+        let mapped = common::map_at(address, 4096);
+        let Some(mapped) = mapped else { continue };
         // It had ended: the address is free, and nobody writes there.
         // SAFETY: mapped just now, for this test alone.
         unsafe {
             mapped.write_bytes(FILL, 4096);
             std::thread::yield_now();
-            let memory = std::slice::from_raw_parts(mapped.cast::<u8>(), 4096);
+            let memory = std::slice::from_raw_parts(mapped, 4096);
             assert!(memory.iter().all(|byte| *byte == FILL));
-            libc::munmap(mapped, 4096);
+            libc::munmap(mapped.cast(), 4096);
         }
     }
 }
