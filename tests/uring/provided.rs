@@ -1,14 +1,14 @@
 //! Buffers that the kernel picks by itself.
 
 use std::collections::VecDeque;
-use std::io::Write as _;
+use std::io::{ErrorKind as IoErrorKind, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use sysuring::{Completion, ErrorKind, Pool, ProvidedBuf, ProvidedBuffers, RejectReason, Ring, Ticket};
 
-use crate::common;
+use crate::common::{self, random::Random, random::run_programs};
 
 /// A ring with a group of buffers, or a visible skip.
 #[track_caller]
@@ -329,4 +329,125 @@ fn a_number_that_the_raw_interface_has_is_left_alone() {
     ring.submit_and_wait(1).unwrap();
     let done = ring.completions().find_map(Completion::into_done).unwrap();
     assert_eq!(done.into_received().unwrap().next().unwrap()[..], *b"x");
+}
+
+/// A stream of bytes that depend on their place, received into buffers of which some are kept for a while.
+struct Stream {
+    ring: Ring,
+    socket: Arc<OwnedFd>,
+    buffers: ProvidedBuffers,
+    writer: UnixStream,
+    written: usize,
+    received: usize,
+    /// A buffer in somebody's hands, and where in the stream its bytes were.
+    kept: Vec<(ProvidedBuf, usize)>,
+    is_receiving: bool,
+}
+
+fn byte_at(place: usize) -> u8 {
+    (place ^ place >> 8).wrapping_mul(31) as u8
+}
+
+impl Stream {
+    fn write(&mut self, random: &mut Random) {
+        let bytes: Vec<u8> = (self.written..self.written + 1 + random.below(200)).map(byte_at).collect();
+        match self.writer.write(&bytes) {
+            Ok(written) => self.written += written,
+            Err(error) => assert_eq!(error.kind(), IoErrorKind::WouldBlock),
+        }
+    }
+
+    fn receive(&mut self, random: &mut Random) {
+        if self.is_receiving {
+            return;
+        }
+        let (socket, buffers) = (&self.socket, &self.buffers);
+        let started = match random.below(3) {
+            0 => self.ring.recv_provided(socket, buffers, 0),
+            one => self.ring.recv_multishot(socket, buffers, 0, one == 1),
+        };
+        started.unwrap();
+        self.ring.submit().unwrap();
+        self.is_receiving = true;
+    }
+
+    fn completions(&mut self) {
+        let mut results = Vec::new();
+        for completion in self.ring.completions() {
+            match completion {
+                Completion::More(more) => results.push((more.raw_result(), more.into_received())),
+                Completion::Done(done) => {
+                    self.is_receiving = false;
+                    results.push((done.raw_result(), done.into_received()));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        for (result, received) in results {
+            assert!(result > 0 || matches!(-result, libc::ENOBUFS | libc::EINVAL), "{result}");
+            let before = self.received;
+            for buf in received.into_iter().flatten() {
+                self.kept.push((buf, self.received));
+                self.received += self.kept.last().map_or(0, |(buf, _)| buf.len());
+            }
+            assert_eq!((self.received - before) as i32, result.max(0));
+        }
+    }
+
+    fn check(&self) {
+        for (buf, place) in &self.kept {
+            assert!((*place..).zip(buf.iter()).all(|(place, byte)| byte_at(place) == *byte), "the bytes at {place}");
+        }
+    }
+
+    /// Gives some buffers up, here or elsewhere.
+    fn give_up(&mut self, random: &mut Random) {
+        for _ in 0..random.below(self.kept.len() + 1) {
+            let (buf, _) = self.kept.swap_remove(random.below(self.kept.len()));
+            match random.below(8) {
+                0 => std::thread::spawn(move || drop(buf)).join().unwrap(),
+                _ => drop(buf),
+            }
+        }
+    }
+}
+
+#[test]
+fn random_streams_are_received_as_they_were_sent() {
+    let Some((ring, _)) = group(1, 1, false) else { return };
+    drop(ring);
+    run_programs(20_000, |mut random| {
+        let mut ring = common::ring(8).unwrap();
+        let (count, size) = (random.pick(&[1, 2, 8]), random.pick(&[1, 16, 100]));
+        let incremental = ring.provide_buffers(count, size, random.once_in(2));
+        let buffers = incremental.or_else(|_| ring.provide_buffers(count, size, false)).unwrap();
+        let (socket, writer) = UnixStream::pair().unwrap();
+        writer.set_nonblocking(true).unwrap();
+        let socket = Arc::new(OwnedFd::from(socket));
+        let mut stream =
+            Stream { ring, socket, buffers, writer, written: 0, received: 0, kept: Vec::new(), is_receiving: false };
+        let steps = 20 + random.below(200);
+        for _ in 0..steps {
+            match random.below(5) {
+                0 | 1 => stream.write(&mut random),
+                2 => stream.receive(&mut random),
+                3 => stream.completions(),
+                _ => stream.give_up(&mut random),
+            }
+            stream.check();
+        }
+        stream.kept.clear();
+        while stream.received < stream.written {
+            // A kernel without multishot receives has one of its operations for each buffer.
+            stream.receive(&mut random);
+            let limit = std::time::Duration::from_secs(20);
+            stream.ring.submit_and_wait_timeout(1, limit).unwrap();
+            let before = (stream.received, stream.is_receiving);
+            stream.completions();
+            assert_ne!(before, (stream.received, stream.is_receiving), "nothing came in {limit:?}");
+            stream.check();
+            stream.kept.clear();
+        }
+        steps as u64
+    });
 }

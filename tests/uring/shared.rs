@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
 
-use sysuring::{ErrorKind, Operations as _, Pool, Ring, SharedRing};
+use sysuring::{ErrorKind, FixedFile, Operations as _, Pool, RejectReason, Ring, SharedRing, Ticket};
 
-use crate::common::{self, patterned_file};
+use crate::common::{self, patterned_file, random::Random, random::run_programs};
 
 fn assert_send_and_sync<T: Send + Sync>() {}
 
@@ -79,4 +79,136 @@ fn a_ticket_is_waited_for_once() {
     assert_eq!(ring.wait(ticket).unwrap_err().kind(), ErrorKind::InvalidInput);
     let foreign = other.nop().unwrap();
     assert_eq!(ring.wait(foreign).unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+/// What one of several threads does with the ring that they share.
+struct Thread<'a> {
+    ring: &'a SharedRing,
+    pool: &'a Pool,
+    file: &'a FixedFile,
+    contents: &'a [u8],
+    pipe: FixedFile,
+    writer: File,
+    random: Random,
+    /// In flight, and where in the file they read; of the pipe there is one at a time.
+    reads: Vec<(Ticket, usize)>,
+    of_pipe: Option<Ticket>,
+}
+
+impl Thread<'_> {
+    fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            match self.random.below(6) {
+                0 | 1 => self.read_file(),
+                2 => self.read_pipe(),
+                3 => drop(self.ring.submit().unwrap()),
+                4 => self.wait_for_file(),
+                _ => self.wait_for_pipe(),
+            }
+        }
+        while !self.reads.is_empty() || self.of_pipe.is_some() {
+            self.wait_for_file();
+            self.wait_for_pipe();
+        }
+    }
+
+    fn read_file(&mut self) {
+        let Some(buf) = self.pool.lease() else { return };
+        let at = self.random.below(self.contents.len() - 512);
+        match self.ring.read(self.file, buf, 512, at as u64) {
+            Ok(ticket) => self.reads.push((ticket, at)),
+            Err(rejected) => self.make_room(rejected.reason()),
+        }
+    }
+
+    fn read_pipe(&mut self) {
+        let (None, Some(buf)) = (self.of_pipe, self.pool.lease()) else { return };
+        match self.ring.read(&self.pipe, buf, 512, 0) {
+            Ok(ticket) => self.of_pipe = Some(ticket),
+            Err(rejected) => self.make_room(rejected.reason()),
+        }
+    }
+
+    fn make_room(&mut self, reason: RejectReason) {
+        match reason {
+            RejectReason::QueueFull => drop(self.ring.submit().unwrap()),
+            RejectReason::TableFull => self.wait_for_file(),
+            reason => panic!("{reason}"),
+        }
+    }
+
+    fn wait_for_file(&mut self) {
+        if self.reads.is_empty() {
+            return;
+        }
+        let (ticket, at) = self.reads.swap_remove(self.random.below(self.reads.len()));
+        self.ring.submit().unwrap();
+        let done = self.ring.wait(ticket).unwrap();
+        assert_eq!((done.ticket(), done.raw_result()), (ticket, 512));
+        assert_eq!(done.into_buf().unwrap()[..], self.contents[at..at + 512]);
+    }
+
+    fn wait_for_pipe(&mut self) {
+        let Some(ticket) = self.of_pipe.take() else { return };
+        self.ring.submit().unwrap();
+        let bytes = [self.random.next() as u8; 100];
+        self.writer.write_all(&bytes).unwrap();
+        let done = self.ring.wait(ticket).unwrap();
+        if done.raw_result() == -libc::ECANCELED {
+            // Submitted by a thread that has ended since: what was written is for the next.
+            return self.take_bytes();
+        }
+        assert_eq!((done.ticket(), done.raw_result()), (ticket, 100));
+        assert_eq!(done.into_buf().unwrap()[..100], bytes);
+    }
+
+    /// What nobody read is read by this thread, which is there until it ends.
+    fn take_bytes(&mut self) {
+        while self.of_pipe.is_none() {
+            let Some(buf) = self.pool.lease() else {
+                self.wait_for_file();
+                continue;
+            };
+            match self.ring.read(&self.pipe, buf, 512, 0) {
+                Ok(ticket) => self.of_pipe = Some(ticket),
+                Err(rejected) => self.make_room(rejected.reason()),
+            }
+        }
+        let ticket = self.of_pipe.take().unwrap();
+        self.ring.submit().unwrap();
+        assert_eq!(self.ring.wait(ticket).unwrap().raw_result(), 100);
+    }
+}
+
+#[test]
+fn random_threads_share_a_ring() {
+    if common::ring(1).is_none() {
+        return;
+    }
+    let directory = common::directory();
+    let path = directory.path().join("file");
+    let contents = patterned_file(&path, 1 << 16);
+    let source = File::open(&path).unwrap();
+    run_programs(4_000, |mut random| {
+        // More operations in all than the ring of a few entries has room for.
+        let (entries, steps) = (random.pick(&[4, 8, 32]), 10 + random.below(100));
+        let ring = Ring::builder(entries).build_shared().unwrap();
+        let pool = Pool::new(32, 512).unwrap();
+        let file = ring.register_file(&source).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let (reader, writer) = common::pipe();
+                let (ring, pool, file, contents) = (&ring, &pool, &file, &contents[..]);
+                let pipe = ring.register_file(&reader).unwrap();
+                let random = Random::new(random.next());
+                let (reads, of_pipe) = (Vec::new(), None);
+                let mut thread = Thread { ring, pool, file, contents, pipe, writer, random, reads, of_pipe };
+                scope.spawn(move || thread.run(steps));
+            }
+        });
+        drop(ring);
+        let leases: Vec<_> = std::iter::from_fn(|| pool.lease()).collect();
+        assert_eq!(leases.len(), 32, "all leases are back");
+        4 * steps as u64
+    });
 }
