@@ -31,6 +31,8 @@
 //! other are a [`Ring::chain`]; those that report more than once (accept, receive, poll) say [`Completion::More`] until they
 //! are [`Completion::Done`].
 //!
+//! NVMe passthrough needs larger entries in both queues: that is another type of ring, [`RingBuilder::big_entries`].
+//!
 //! What can fail: an operation that could not be started ([`Rejected`] gives back what it was given, with the reason), the
 //! submit ([`Ring::submit`]; what was started stays so), and the operation itself ([`Done::result`]).
 //!
