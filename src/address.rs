@@ -1,9 +1,12 @@
 //! The addresses of sockets, as the kernel takes them.
 
+use std::ffi::OsStr;
 use std::io;
+use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::slice;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -38,6 +41,14 @@ impl SocketAddress {
         this
     }
 
+    /// What the kernel wrote into `storage`, of which it says that it is `length` bytes long; `None` for no address.
+    pub(crate) fn received(storage: &libc::sockaddr_storage, length: u32) -> Option<Self> {
+        // The kernel may say how long an address is that did not fit.
+        let length = length.min(size_of_val(storage) as u32);
+        let has_family = length as usize >= size_of::<libc::sa_family_t>();
+        has_family.then_some(Self { storage: *storage, length })
+    }
+
     /// A Unix socket's path.
     ///
     /// # Errors
@@ -59,17 +70,43 @@ impl SocketAddress {
         Ok(Self::of(address))
     }
 
+    /// The path of a Unix socket, where it has one.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use sysuring::SocketAddress;
+    ///
+    /// # fn main() -> sysuring::Result<()> {
+    /// let path = Path::new("/run/some.socket");
+    /// assert_eq!(SocketAddress::unix(path)?.to_path(), Some(path));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn to_path(&self) -> Option<&Path> {
+        if i32::from(self.storage.ss_family) != libc::AF_UNIX {
+            return None;
+        }
+        // SAFETY: the storage has at least as many bytes, all of which are initialised, and is borrowed as `self` is.
+        let bytes = unsafe { slice::from_raw_parts((&raw const self.storage).cast::<u8>(), self.length as usize) };
+        let path = bytes.get(offset_of!(libc::sockaddr_un, sun_path)..)?;
+        let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
+        // Without a name, or with one that is no path: it begins with a zero.
+        (end > 0).then(|| Path::new(OsStr::from_bytes(&path[..end])))
+    }
+
     /// The IP address and port, where it is one.
     #[must_use]
     pub fn to_ip(&self) -> Option<SocketAddr> {
+        let is_as_long_as = |bytes: usize| self.length as usize >= bytes;
         match i32::from(self.storage.ss_family) {
-            libc::AF_INET => {
+            libc::AF_INET if is_as_long_as(size_of::<libc::sockaddr_in>()) => {
                 // SAFETY: of this family the storage is a `sockaddr_in`, for which every pattern of bits is a value.
                 let address = unsafe { (&raw const self.storage).cast::<libc::sockaddr_in>().read() };
                 let ip = u32::from_be(address.sin_addr.s_addr);
                 Some(SocketAddr::from((std::net::Ipv4Addr::from(ip), u16::from_be(address.sin_port))))
             }
-            libc::AF_INET6 => {
+            libc::AF_INET6 if is_as_long_as(size_of::<libc::sockaddr_in6>()) => {
                 // SAFETY: of this family the storage is a `sockaddr_in6`, for which every pattern of bits is a value.
                 let address = unsafe { (&raw const self.storage).cast::<libc::sockaddr_in6>().read() };
                 Some(SocketAddr::V6(std::net::SocketAddrV6::new(
@@ -119,9 +156,10 @@ impl TryFrom<&Path> for SocketAddress {
 
 impl std::fmt::Display for SocketAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.to_ip() {
-            Some(address) => address.fmt(f),
-            None => write!(f, "an address of family {}", self.storage.ss_family),
+        match (self.to_ip(), self.to_path()) {
+            (Some(address), _) => address.fmt(f),
+            (None, Some(path)) => path.display().fmt(f),
+            (None, None) => write!(f, "an address of family {}", self.storage.ss_family),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::cqe::Cqe;
 use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result, check};
+use crate::message::{Message, take_message};
 use crate::parcel::Parcel;
 use crate::pool::Buf;
 use crate::provided::Received;
@@ -111,7 +112,7 @@ pub(crate) enum Returned<B> {
     Nothing,
     Lease(Buf),
     Owned(B),
-    /// Several buffers, or what `statx` filled in.
+    /// Several buffers, a message, or what `statx` filled in.
     Parcel(Parcel<B>),
     Rare(RareBox),
 }
@@ -251,6 +252,16 @@ impl<B> Done<B> {
     pub fn into_received(self) -> Option<Received> {
         match self.returned.claim() {
             Returned::Rare(mut rare) => rare.contents().received.take(),
+            _ => None,
+        }
+    }
+
+    /// What [`Operations::recvmsg`](crate::Operations::recvmsg) and its like received; where they failed, the memory that they
+    /// were given.
+    #[must_use]
+    pub fn into_message(self) -> Option<Message<B>> {
+        match self.returned.claim() {
+            Returned::Parcel(parcel) => take_message(parcel, self.result),
             _ => None,
         }
     }

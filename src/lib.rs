@@ -114,6 +114,8 @@ mod huge_pages;
 mod leader;
 #[cfg(uring)]
 mod mapping;
+#[cfg(uring)]
+mod message;
 #[cfg(all(test, uring))]
 mod model;
 #[cfg(uring)]
@@ -168,6 +170,7 @@ pub use {
     cqe::Cqe,
     entries::{BigEntries, Entries, SmallEntries},
     file::FixedFile,
+    message::{Message, SendMessage},
     operations::{Directory, FileRef, OpenHow, Operations},
     pool::{Buf, Pool},
     provided::{ProvidedBuf, ProvidedBuffers, Received},

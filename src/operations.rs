@@ -14,7 +14,8 @@ use crate::address::SocketAddress;
 use crate::core::{Core, Operation, Target, reject, reject_lease};
 use crate::entries::Entries;
 use crate::file::FixedFile;
-use crate::parcel::{Parameters, address_of};
+use crate::message::{SendMessage, receive_flags};
+use crate::parcel::{Parameters, Parcel, address_of};
 use crate::pool::Buf;
 use crate::rejected::{RejectReason, Rejected};
 use crate::scope::send_flags;
@@ -169,10 +170,16 @@ fn start_parcel<B, E: Entries, T>(
     core.start(target, operation, Held::Parcel(parcel)).map_err(|(reason, held)| {
         let Held::Parcel(mut parcel) = held else { unreachable!("a rejected operation gives back what it was given") };
         let given = back(parcel.parameters());
-        parcel.empty();
-        core.put_away(parcel);
+        put_back(core, parcel);
         Rejected::new(reason, given)
     })
+}
+
+/// Keeps a parcel, out of which was taken what the caller gave, for later.
+fn put_back<B, E: Entries>(core: &mut Core<B, E>, mut parcel: Parcel<B>) {
+    parcel.parameters().message.withdraw();
+    parcel.empty();
+    core.put_away(parcel);
 }
 
 /// What a parcel with one path gives back.
@@ -289,7 +296,8 @@ pub trait Operations: Starter {
         offset: u64,
     ) -> Result<Ticket, Rejected<Vec<Buf>>> {
         self.start_on_core(SEAL, bufs, |core, bufs| {
-            start_leases(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_READV) }, bufs, length)
+            let operation = Operation { offset, ..Operation::new(sys::IORING_OP_READV) };
+            start_leases(core, file, operation, bufs, length, as_it_is)
         })
     }
 
@@ -307,7 +315,8 @@ pub trait Operations: Starter {
         offset: u64,
     ) -> Result<Ticket, Rejected<Vec<Buf>>> {
         self.start_on_core(SEAL, bufs, |core, bufs| {
-            start_leases(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_WRITEV) }, bufs, length)
+            let operation = Operation { offset, ..Operation::new(sys::IORING_OP_WRITEV) };
+            start_leases(core, file, operation, bufs, length, as_it_is)
         })
     }
     // ---- memory of the caller's own type
@@ -421,7 +430,8 @@ pub trait Operations: Starter {
         Self::Owned: StableBuf,
     {
         self.start_on_core(SEAL, buffers, |core, buffers| {
-            start_several(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_READV) }, buffers)
+            let operation = Operation { offset, ..Operation::new(sys::IORING_OP_READV) };
+            start_several(core, file, operation, buffers, as_it_is)
         })
     }
 
@@ -441,7 +451,8 @@ pub trait Operations: Starter {
         Self::Owned: StableBuf,
     {
         self.start_on_core(SEAL, buffers, |core, buffers| {
-            start_several(core, file, Operation { offset, ..Operation::new(sys::IORING_OP_WRITEV) }, buffers)
+            let operation = Operation { offset, ..Operation::new(sys::IORING_OP_WRITEV) };
+            start_several(core, file, operation, buffers, as_it_is)
         })
     }
 
@@ -895,9 +906,146 @@ pub trait Operations: Starter {
         };
         self.start_on_core(SEAL, buf, |core, buf| start_lease(core, socket, operation, buf, length))
     }
+
+    /// Sends `length` bytes of several leases, one after the other, as one message: to an address, and with descriptors, where
+    /// `message` says so. [`Done::into_bufs`](crate::Done::into_bufs) gives the leases back.
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use std::os::fd::OwnedFd;
+    /// use std::sync::Arc;
+    /// use sysuring::{Operations as _, Pool, Ring, SendMessage};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let (here, there) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// let (from, to) = (here.local_addr()?, there.local_addr()?.into());
+    /// let (here, there) = (Arc::new(OwnedFd::from(here)), Arc::new(OwnedFd::from(there)));
+    /// let mut ring = Ring::with_entries(8)?;
+    /// let pool = Pool::new(2, 64)?;
+    ///
+    /// let mut buf = pool.lease().expect("the first of two");
+    /// buf[..5].copy_from_slice(b"hello");
+    /// let sent = ring.sendmsg(&here, vec![buf], 5, &SendMessage { to: Some(&to), ..SendMessage::default() })?;
+    /// ring.recvmsg(&there, vec![pool.lease().expect("the second")], 64, 0, 0)?;
+    /// ring.submit_and_wait(2)?;
+    /// for done in ring.completions().filter_map(|completion| completion.into_done()) {
+    ///     assert_eq!(done.result()?, 5);
+    ///     if done.ticket() != sent {
+    ///         let message = done.into_message().expect("a message was received");
+    ///         assert_eq!(message.bufs[0][..5], *b"hello");
+    ///         assert_eq!(message.from.and_then(|address| address.to_ip()), Some(from));
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_vectored`].
+    #[doc(alias("io_uring_prep_sendmsg", "IORING_OP_SENDMSG", "sendto", "SCM_RIGHTS"))]
+    fn sendmsg(
+        &mut self,
+        socket: &impl FileRef,
+        bufs: Vec<Buf>,
+        length: usize,
+        message: &SendMessage<'_>,
+    ) -> Result<Ticket, Rejected<Vec<Buf>>> {
+        self.start_on_core(SEAL, bufs, |core, bufs| {
+            let complete = |operation: &mut Operation, parameters: &mut Parameters<_>| {
+                parameters.send_message(operation, message);
+            };
+            start_leases(core, socket, sendmsg_operation(message), bufs, length, complete)
+        })
+    }
+
+    /// Receives up to `length` bytes of a message into several leases, one after the other, with its sender's address, its flags
+    /// and up to `descriptors` that were sent along: [`Done::into_message`](crate::Done::into_message). `flags` are those of
+    /// `recvmsg(2)`; `MSG_CMSG_CLOEXEC` is added.
+    ///
+    /// Of all control data only descriptors are handed out (since Linux 5.12). What else the socket was asked for, such as
+    /// times or credentials, takes of their room, and is discarded.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_vectored`].
+    #[doc(alias("io_uring_prep_recvmsg", "IORING_OP_RECVMSG", "recvfrom", "SCM_RIGHTS"))]
+    fn recvmsg(
+        &mut self,
+        socket: &impl FileRef,
+        bufs: Vec<Buf>,
+        length: usize,
+        descriptors: usize,
+        flags: i32,
+    ) -> Result<Ticket, Rejected<Vec<Buf>>> {
+        self.start_on_core(SEAL, bufs, |core, bufs| {
+            let complete = |operation: &mut Operation, parameters: &mut Parameters<_>| {
+                parameters.receive_message(operation, descriptors);
+            };
+            start_leases(core, socket, recvmsg_operation(flags), bufs, length, complete)
+        })
+    }
+
+    /// As [`Operations::sendmsg`], all of several buffers that are moved in.
+    /// [`Done::into_several`](crate::Done::into_several) gives them back.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_vectored_owned`].
+    #[doc(alias("io_uring_prep_sendmsg", "IORING_OP_SENDMSG", "sendto", "SCM_RIGHTS"))]
+    fn sendmsg_owned(
+        &mut self,
+        socket: &impl FileRef,
+        buffers: Vec<Self::Owned>,
+        message: &SendMessage<'_>,
+    ) -> Result<Ticket, Rejected<Vec<Self::Owned>>>
+    where
+        Self::Owned: StableBuf,
+    {
+        self.start_on_core(SEAL, buffers, |core, buffers| {
+            let complete = |operation: &mut Operation, parameters: &mut Parameters<_>| {
+                parameters.send_message(operation, message);
+            };
+            start_several(core, socket, sendmsg_operation(message), buffers, complete)
+        })
+    }
+
+    /// As [`Operations::recvmsg`], into several buffers that are moved in.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::read_vectored_owned`].
+    #[doc(alias("io_uring_prep_recvmsg", "IORING_OP_RECVMSG", "recvfrom", "SCM_RIGHTS"))]
+    fn recvmsg_owned(
+        &mut self,
+        socket: &impl FileRef,
+        buffers: Vec<Self::Owned>,
+        descriptors: usize,
+        flags: i32,
+    ) -> Result<Ticket, Rejected<Vec<Self::Owned>>>
+    where
+        Self::Owned: StableBuf,
+    {
+        self.start_on_core(SEAL, buffers, |core, buffers| {
+            let complete = |operation: &mut Operation, parameters: &mut Parameters<_>| {
+                parameters.receive_message(operation, descriptors);
+            };
+            start_several(core, socket, recvmsg_operation(flags), buffers, complete)
+        })
+    }
 }
 
 impl<S: Starter + ?Sized> Operations for S {}
+
+fn sendmsg_operation(message: &SendMessage<'_>) -> Operation {
+    Operation { operation_flags: send_flags(message.flags), ..Operation::new(sys::IORING_OP_SENDMSG) }
+}
+
+fn recvmsg_operation(flags: i32) -> Operation {
+    let operation_flags = receive_flags(flags);
+    Operation { operation_flags, outcome: Outcome::Message, ..Operation::new(sys::IORING_OP_RECVMSG) }
+}
 
 /// Operations that liburing 2.3 has no names for: the numbers are the kernel's.
 mod opcode {
@@ -1001,13 +1149,18 @@ fn start_lease<B, E: Entries>(
     core.start(target, operation, Held::Lease(buf)).map_err(reject_lease)
 }
 
-/// A vectored transfer of leases: `length` bytes, over as many of them as that needs.
+/// For [`start_leases`] and [`start_several`], where the vectors are all.
+fn as_it_is<B>(_: &mut Operation, _: &mut Parameters<B>) {}
+
+/// A vectored transfer of leases: `length` bytes, over as many of them as that needs. `complete` gets the operation when its
+/// vectors are filled in.
 fn start_leases<B, E: Entries>(
     core: &mut Core<B, E>,
     file: &impl FileRef,
     operation: Operation,
     bufs: Vec<Buf>,
     length: usize,
+    complete: impl FnOnce(&mut Operation, &mut Parameters<B>),
 ) -> Result<Ticket, Rejected<Vec<Buf>>> {
     if bufs.len() > libc::UIO_MAXIOV as usize || length > bufs.iter().map(|buf| buf.len()).sum() {
         return Err(Rejected::new(RejectReason::TooLong, bufs));
@@ -1026,6 +1179,7 @@ fn start_leases<B, E: Entries>(
         operation.length = bufs.len() as u32;
         operation.address = address_of(parameters.iovecs.as_ptr());
         parameters.leases = bufs;
+        complete(operation, parameters);
     };
     start_parcel(core, target, operation, bufs, fill, |parameters| std::mem::take(&mut parameters.leases))
 }
@@ -1051,6 +1205,7 @@ fn start_several<B: StableBuf, E: Entries>(
     file: &impl FileRef,
     operation: Operation,
     buffers: Vec<B>,
+    complete: impl FnOnce(&mut Operation, &mut Parameters<B>),
 ) -> Result<Ticket, Rejected<Vec<B>>> {
     if buffers.len() > libc::UIO_MAXIOV as usize {
         return Err(Rejected::new(RejectReason::TooLong, buffers));
@@ -1070,13 +1225,13 @@ fn start_several<B: StableBuf, E: Entries>(
             }
             operation.length = parameters.iovecs.len() as u32;
             operation.address = address_of(parameters.iovecs.as_ptr());
+            complete(operation, parameters);
         }
     });
     started.map_err(|(reason, held)| {
         let Held::Parcel(mut parcel) = held else { unreachable!("a rejected operation gives back what it was given") };
         let buffers = std::mem::take(&mut parcel.parameters().several);
-        parcel.empty();
-        core.put_away(parcel);
+        put_back(core, parcel);
         Rejected::new(reason, buffers)
     })
 }

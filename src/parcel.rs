@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use liburing_sys as sys;
 
+use crate::message::Header;
 use crate::pool::Buf;
 
 /// A box of [`Parameters`] that may be moved while the kernel has its address.
@@ -29,6 +30,7 @@ pub(crate) struct Parameters<B> {
     pub(crate) iovecs: Vec<libc::iovec>,
     pub(crate) leases: Vec<Buf>,
     pub(crate) several: Vec<B>,
+    pub(crate) message: Header,
 }
 
 impl<B> Parcel<B> {
@@ -46,6 +48,7 @@ impl<B> Parcel<B> {
             iovecs: Vec::new(),
             leases: Vec::new(),
             several: Vec::new(),
+            message: Header::empty(),
         };
         Self(NonNull::from(Box::leak(Box::new(parameters))))
     }
@@ -63,7 +66,8 @@ impl<B> Parcel<B> {
         parameters.paths = [None, None];
         parameters.descriptors = [None, None];
         parameters.iovecs.clear();
-        parameters.status.is_some() || !parameters.leases.is_empty() || !parameters.several.is_empty()
+        let is_received = parameters.message.let_go();
+        is_received || parameters.status.is_some() || !parameters.leases.is_empty() || !parameters.several.is_empty()
     }
 }
 

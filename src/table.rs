@@ -34,6 +34,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use crate::completion::Returned;
+use crate::message::own_received;
 use crate::parcel::Parcel;
 use crate::pool::Buf;
 use crate::provided::ProvidedMemory;
@@ -128,6 +129,8 @@ pub(crate) enum Outcome {
     Close,
     /// A count that may span several buffers of a group.
     Bundle,
+    /// A count, and a parcel with a message that may have brought descriptors.
+    Message,
 }
 
 /// An operation to be entered.
@@ -698,6 +701,9 @@ fn settle<B>(outcome: Outcome, result: i32, held: &mut Held<B>) -> Option<OwnedF
         if let Held::Parcel(parcel) = held {
             mem::forget(parcel.parameters().closing.take());
         }
+    }
+    if let (Outcome::Message, Held::Parcel(parcel)) = (outcome, held) {
+        own_received(parcel);
     }
     None
 }

@@ -37,6 +37,7 @@ mod uring {
     mod fork;
     #[cfg(feature = "block")]
     mod hung;
+    mod message;
     mod model;
     mod operations;
     #[cfg(feature = "block")]
