@@ -139,6 +139,8 @@ pub struct Core<B = NoBuffers, E: Entries = SmallEntries> {
     extra_flags: u8,
     /// How long dropping the ring waits; where nothing was said, only for memory that would leak.
     drop_limit: Option<Duration>,
+    /// A second descriptor of the ring, for messages to it.
+    pub(crate) mailbox: Option<Arc<OwnedFd>>,
 }
 
 /// A table for as many operations as completions fit. Tickets of another table find nothing in it, as a rule.
@@ -180,6 +182,7 @@ impl<B, E: Entries> Core<B, E> {
             ahead: 0,
             extra_flags: 0,
             drop_limit: None,
+            mailbox: None,
         }
     }
 
@@ -1015,6 +1018,7 @@ impl<B, E: Entries> std::fmt::Debug for Core<B, E> {
 
 impl<B, E: Entries> Drop for Core<B, E> {
     fn drop(&mut self) {
+        self.close_mailbox();
         if !self.queues.mark().is_alive() {
             return;
         }

@@ -21,7 +21,7 @@ pub enum ErrorKind {
     OutOfRange,
     /// An address, a length or an offset has not the alignment that the target asks for.
     Misaligned,
-    /// The path does not exist.
+    /// The path does not exist, or the ring that a message is for.
     NotFound,
     /// The path exists already, or exists with another size.
     AlreadyExists,

@@ -113,6 +113,8 @@ mod huge_pages;
 #[cfg(uring)]
 mod leader;
 #[cfg(uring)]
+mod mailbox;
+#[cfg(uring)]
 mod mapping;
 #[cfg(uring)]
 mod message;
@@ -170,6 +172,7 @@ pub use {
     cqe::Cqe,
     entries::{BigEntries, Entries, SmallEntries},
     file::FixedFile,
+    mailbox::Mailbox,
     message::{Message, SendMessage},
     operations::{Directory, FileRef, OpenHow, Operations},
     pool::{Buf, Pool},

@@ -14,11 +14,13 @@ use crate::address::SocketAddress;
 use crate::core::{Core, Operation, Target, reject, reject_lease};
 use crate::entries::Entries;
 use crate::file::FixedFile;
+use crate::mailbox::Mailbox;
 use crate::message::{SendMessage, receive_flags};
 use crate::parcel::{Parameters, Parcel, address_of};
 use crate::pool::Buf;
 use crate::rejected::{RejectReason, Rejected};
 use crate::scope::send_flags;
+use crate::sqe::UserData;
 use crate::stable::StableBuf;
 use crate::table::{Held, NO_FILE, Outcome, Ticket};
 
@@ -783,6 +785,27 @@ pub trait Operations: Starter {
     #[doc(alias("io_uring_prep_timeout", "IORING_OP_TIMEOUT"))]
     fn timeout(&mut self, time: Duration) -> Result<Ticket, Rejected<()>> {
         self.start_on_core(SEAL, (), |core, ()| start_time(core, sys::IORING_OP_TIMEOUT, time))
+    }
+
+    /// Sends a message to another ring (since Linux 5.18): a [`Completion::Raw`](crate::Completion::Raw) with `data` and `value`
+    /// there. This operation ends when it is there; its result is 0.
+    ///
+    /// See [`Ring::mailbox`](crate::Ring::mailbox). `data` can't be taken for an operation of that ring, and there are no flags.
+    ///
+    /// # Errors
+    ///
+    /// [`RejectReason::RingGone`], and as for all operations. A ring that goes later makes the result an error, or nobody reads
+    /// the message. EOVERFLOW as the result means that the kernel had no memory for it; the other ring is poisoned then.
+    #[doc(alias("io_uring_prep_msg_ring", "IORING_OP_MSG_RING"))]
+    fn message(&mut self, to: &Mailbox, data: UserData, value: i32) -> Result<Ticket, Rejected<()>> {
+        let Some(descriptor) = to.descriptor() else { return Err(Rejected::new(RejectReason::RingGone, ())) };
+        // The first command, whose number is 0: data.
+        let operation =
+            Operation { length: value as u32, offset: data.get(), ..Operation::new(sys::IORING_OP_MSG_RING) };
+        self.start_on_core(SEAL, (), |core, ()| {
+            let started = core.start(Target::shared(descriptor), operation, Held::Nothing);
+            started.map_err(|(reason, _)| Rejected::new(reason, ()))
+        })
     }
 
     // ---- sockets

@@ -202,6 +202,11 @@ impl RawRing {
         unsafe { (*self.raw()).ring_fd }
     }
 
+    /// Whether a descriptor is of this ring, as far as it can be told.
+    pub(crate) fn is_own(&self, descriptor: RawFd) -> bool {
+        self.identity.is_some() && identity(descriptor) == self.identity
+    }
+
     pub(crate) fn mark(&self) -> ForkMark {
         self.mark
     }
@@ -363,7 +368,7 @@ impl Drop for RawRing {
     fn drop(&mut self) {
         if !self.mark.is_alive() {
             // The mappings stay: they are the parent's as well, and unmapping the child's view would help nobody.
-            if self.identity.is_some() && identity(self.descriptor()) == self.identity {
+            if self.is_own(self.descriptor()) {
                 // SAFETY: it is still the ring: this copy of the descriptor came with the fork, and nobody else closes it.
                 unsafe { libc::close(self.descriptor()) };
             }

@@ -22,6 +22,8 @@ pub enum RejectReason {
     TooLong,
     /// More operations in one chain than the submission queue has entries.
     ChainTooLong,
+    /// The ring that a message is for is gone.
+    RingGone,
     /// The ring belongs to the parent process.
     Forked,
     /// The ring lost completions.
@@ -35,6 +37,7 @@ impl RejectReason {
             Self::ForeignPool | Self::ForeignGroup => ErrorKind::ForeignPool,
             Self::ForeignFile => ErrorKind::ForeignFile,
             Self::TooLong | Self::ChainTooLong => ErrorKind::InvalidInput,
+            Self::RingGone => ErrorKind::NotFound,
             Self::Forked => ErrorKind::Forked,
             Self::Poisoned => ErrorKind::Poisoned,
         }
@@ -53,6 +56,7 @@ impl fmt::Display for RejectReason {
             Self::ForeignFile => "the file is registered on another ring; call register_file on this one",
             Self::TooLong => "the length is more than the buffer has",
             Self::ChainTooLong => "the chain is longer than the submission queue; make the ring with more entries",
+            Self::RingGone => "the ring that the message is for is gone; forget its mailbox",
             Self::Forked => "the ring was made before a fork and belongs to the parent process; make a new one",
             Self::Poisoned => "the ring lost completions and can't be used any more; make a new one",
         })

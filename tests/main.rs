@@ -37,6 +37,7 @@ mod uring {
     mod fork;
     #[cfg(feature = "block")]
     mod hung;
+    mod mailbox;
     mod message;
     mod model;
     mod operations;
