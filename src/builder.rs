@@ -52,6 +52,9 @@ bitflags::bitflags! {
         const DEFER_TASKRUN = sys::IORING_SETUP_DEFER_TASKRUN;
         /// The kernel's threads are another ring's.
         const ATTACH_WQ = sys::IORING_SETUP_ATTACH_WQ;
+        /// Entries are taken in their order, without an array of indices (since Linux 6.6). liburing asks for it by itself where
+        /// the kernel has it, from 2.6 on.
+        const NO_SQARRAY = 1 << 16;
         /// Polling sleeps for a part of the time (since Linux 6.13).
         const HYBRID_IOPOLL = 1 << 17;
     }
@@ -254,6 +257,18 @@ impl<E: Entries> RingBuilder<E> {
         self.set(if on { flags | SetupFlags::IOPOLL } else { flags }, on)
     }
 
+    /// Insists on a queue without an array of indices, which saves its memory and a look at it for each entry (since Linux 6.6;
+    /// liburing 2.6). From 2.6 on liburing has such queues anyway where the kernel can; [`Ring::flags`] tells.
+    ///
+    /// # Errors
+    ///
+    /// With an older library [`RingBuilder::build`] is [`ErrorKind::Unsupported`]: it would write the array over the queues.
+    #[doc(alias = "IORING_SETUP_NO_SQARRAY")]
+    #[must_use]
+    pub fn no_sqarray(self, on: bool) -> Self {
+        self.set(SetupFlags::NO_SQARRAY, on)
+    }
+
     /// Where the kernel does not know a flag that only speeds things up, goes on without it: DEFER_TASKRUN and
     /// SINGLE_ISSUER first, then COOP_TASKRUN, then SUBMIT_ALL. [`Ring::flags`] tells what was granted.
     #[must_use]
@@ -327,6 +342,9 @@ impl<E: Entries> RingBuilder<E> {
     fn core_attached<B>(&self, attached: RawFd) -> Result<Core<B, E>> {
         if self.huge_pages {
             HugePages::check()?;
+        }
+        if self.flags.contains(SetupFlags::NO_SQARRAY) {
+            check_no_sqarray()?;
         }
         let mut flags = self.flags;
         if flags.intersects(SetupFlags::COOP_TASKRUN | SetupFlags::DEFER_TASKRUN) {
@@ -405,11 +423,25 @@ impl<E: Entries> RingBuilder<E> {
             && flags.intersects(SetupFlags::DEFER_TASKRUN | SetupFlags::COOP_TASKRUN)
         {
             "sqpoll excludes defer_taskrun and coop_taskrun"
+        } else if flags.contains(SetupFlags::NO_SQARRAY) {
+            "no_sqarray needs Linux 6.6"
         } else if flags.is_empty() {
             "a sandbox may answer in the kernel's place"
         } else {
             "this kernel may not know a flag (fall_back_flags drops those that only speed things up)"
         }
+    }
+}
+
+/// Whether the library knows that there may be no array of indices in the queue.
+fn check_no_sqarray() -> Result<()> {
+    match sys::library_version() {
+        Some(version) if (version.major, version.minor) < (2, 6) => {
+            let message = format!("liburing {version} has no queues without an array of indices; 2.6 brought them");
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+        // Where there is none at all, the set-up says so.
+        _ => Ok(()),
     }
 }
 

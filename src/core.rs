@@ -873,6 +873,11 @@ impl<B, E: Entries> Core<B, E> {
         self.registered.register_pool(&mut self.queues, is_idle, pool)
     }
 
+    /// Registers the pools of another ring.
+    pub(crate) fn clone_pools<C, F: Entries>(&mut self, from: &Core<C, F>) -> Result<()> {
+        self.registered.clone_pools(&mut self.queues, &from.registered, &from.queues)
+    }
+
     /// Takes a pool out of the registered buffers. Its operations in flight keep their pages.
     pub(crate) fn unregister_pool(&mut self, pool: &Pool) -> Result<()> {
         let is_idle = self.is_idle();

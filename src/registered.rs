@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 #[cfg(not(test))]
 use liburing_sys as sys;
 
+use crate::entries::Entries;
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::file::{FileTable, FixedFile};
 #[cfg(test)]
@@ -18,6 +19,7 @@ use crate::model::liburing as sys;
 use crate::pool::{Pool, PoolMemory};
 use crate::raw_ring::RawRing;
 use crate::table::Table;
+use crate::ring::Ring;
 
 /// Entries of the table of registered buffers, where the kernel can fill them one by one.
 const BUFFERS: u32 = 256;
@@ -48,6 +50,12 @@ impl RegisteredPool {
             first,
             chunks: pool.memory.chunk_count(),
         }
+    }
+
+    /// The same at the same place of another ring's table.
+    fn again(&self) -> Self {
+        let Self { memory, handles, first, chunks } = self;
+        Self { memory: Arc::clone(memory), handles: Weak::clone(handles), first: *first, chunks: *chunks }
     }
 
     fn is_unused(&self) -> bool {
@@ -256,6 +264,28 @@ impl Registered {
         Ok(())
     }
 
+    /// Takes over all pools of another ring, at the same places.
+    pub(crate) fn clone_pools(&mut self, raw_ring: &mut RawRing, from: &Self, from_ring: &RawRing) -> Result<()> {
+        raw_ring.check_usable()?;
+        from_ring.check_usable()?;
+        if from.pools.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the other ring has no pools registered; call register_pool",
+            ));
+        }
+        if self.buffers != BufferTable::None || raw_ring.raw_buffers {
+            let message = "the ring has registered buffers already; clone pools before any is registered";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        clone_buffers(raw_ring, from_ring)?;
+        // The memory stays mapped while it is registered here, too: `pools` keeps it.
+        self.pools = from.pools.iter().map(RegisteredPool::again).collect();
+        self.buffers = from.buffers;
+        self.pools_changed();
+        Ok(())
+    }
+
     /// An empty table where the kernel can have one, else all of `chunks` as the table.
     fn make_buffer_table(raw_ring: &mut RawRing, chunks: &[libc::iovec]) -> Result<BufferTable> {
         // SAFETY: the ring is set up and ours.
@@ -381,5 +411,59 @@ impl Registered {
         check(unsafe { sys::io_uring_unregister_buffers(raw_ring.raw()) }, "unregister buffers")?;
         raw_ring.raw_buffers = false;
         Ok(())
+    }
+}
+
+#[cfg(liburing_2_8)]
+fn clone_buffers(to: &mut RawRing, from: &RawRing) -> Result<()> {
+    crate::Library::require("io_uring_clone_buffers")?;
+    // SAFETY: both rings are set up, and the other one is only read.
+    let returned = unsafe { sys::io_uring_clone_buffers(to.raw(), from.raw()) };
+    if returned == -libc::EINVAL {
+        let message = "this kernel can't clone registered buffers (since Linux 6.12); register the pools on this ring";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    check(returned, "clone the registered buffers of another ring").map(|_| ())
+}
+
+#[cfg(not(liburing_2_8))]
+fn clone_buffers(_to: &mut RawRing, _from: &RawRing) -> Result<()> {
+    Err(crate::raw_ring::header_too_old("io_uring_clone_buffers", "2.8"))
+}
+
+impl<B, E: Entries> Ring<B, E> {
+    /// Registers all pools that another ring has registered, at once: the kernel neither looks up their pages nor locks them
+    /// again (since Linux 6.12; liburing 2.8, header and library). From then on each ring has its own registration: pools
+    /// come and go on one without the other.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] where the kernel or liburing is too old (then [`Ring::register_pool`] does it);
+    /// [`ErrorKind::Busy`] where this ring has, or had, registered buffers; [`ErrorKind::InvalidInput`] where the other one has
+    /// no pools; what the kernel reports.
+    ///
+    /// ```
+    /// use sysuring::{ErrorKind, Operations as _, Pool, Ring};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let pool = Pool::new(4, 4096)?;
+    /// let mut first = Ring::with_entries(8)?;
+    /// first.register_pool(&pool)?;
+    /// let mut second = Ring::with_entries(8)?;
+    /// match second.clone_pools(&first) {
+    ///     Err(error) if error.kind() == ErrorKind::Unsupported => second.register_pool(&pool)?,
+    ///     cloned => cloned?,
+    /// }
+    /// let file = second.register_file(&std::fs::File::open("/proc/self/exe")?)?;
+    /// second.read_fixed(&file, pool.lease().expect("the first of four"), 4096, 0)?;
+    /// # second.submit_and_wait(1)?;
+    /// # assert_eq!(second.completions().find_map(|completion| completion.into_done()).unwrap().result()?, 4096);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias("io_uring_clone_buffers", "IORING_REGISTER_CLONE_BUFFERS"))]
+    pub fn clone_pools<C, F: Entries>(&mut self, from: &Ring<C, F>) -> Result<()> {
+        self.core().clone_pools(from.core_ref())
     }
 }

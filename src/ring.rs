@@ -89,6 +89,10 @@ impl<B, E: Entries> Ring<B, E> {
         &mut self.core
     }
 
+    pub(crate) fn core_ref(&self) -> &Core<B, E> {
+        &self.core
+    }
+
     /// The flags that the kernel granted. Flags that this library has no name for are left out.
     #[must_use]
     pub fn flags(&self) -> SetupFlags {

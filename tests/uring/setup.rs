@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::Duration;
 
-use sysuring::{ErrorKind, Operations as _, Pool, Ring, SetupFlags};
+use sysuring::{ErrorKind, Operations as _, Pool, RejectReason, Ring, SetupFlags};
 
 use crate::common;
 
@@ -131,4 +131,96 @@ fn queues_lie_on_a_huge_page_where_there_is_one() {
         assert_eq!(ring.submit_and_wait(64).unwrap(), 64);
         assert_eq!(ring.completions().count(), 64);
     }
+}
+
+#[test]
+fn pools_are_cloned_to_another_ring() {
+    let Some(mut first) = common::ring(8) else { return };
+    let directory = common::directory();
+    let path = directory.path().join("file");
+    std::fs::write(&path, "0123456789").unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    let pools = [Pool::new(2, 4096).unwrap(), Pool::new(2, 64).unwrap()];
+    let mut second = Ring::with_entries(8).unwrap();
+    assert_eq!(second.clone_pools(&first).unwrap_err().kind(), ErrorKind::InvalidInput, "there are none yet");
+    for pool in &pools {
+        first.register_pool(pool).unwrap();
+    }
+    match second.clone_pools(&first) {
+        Ok(()) => {}
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            return common::skip(error);
+        }
+    }
+    assert_eq!(second.clone_pools(&first).unwrap_err().kind(), ErrorKind::Busy);
+
+    let read = |ring: &mut Ring, pool: &Pool, offset| {
+        let file = ring.register_file(&file).unwrap();
+        ring.read_fixed(&file, pool.lease().unwrap(), 4, offset).map_err(|rejected| rejected.reason())?;
+        ring.submit_and_wait(1).unwrap();
+        let done = ring.completions().find_map(|completion| completion.into_done()).unwrap();
+        assert_eq!(done.result().unwrap(), 4);
+        Ok(done.into_buf().unwrap()[..4].to_vec())
+    };
+    // A table of its own: what happens to one changes nothing in the other.
+    let third = Pool::new(2, 64).unwrap();
+    second.register_pool(&third).unwrap();
+    assert_eq!(read(&mut first, &third, 0), Err(RejectReason::ForeignPool));
+    first.unregister_pool(&pools[0]).unwrap();
+    assert_eq!(read(&mut first, &pools[0], 0), Err(RejectReason::ForeignPool));
+    assert_eq!(read(&mut second, &pools[0], 1), Ok(b"1234".to_vec()));
+    drop(first);
+    for (pool, offset) in [(&pools[0], 2), (&pools[1], 3), (&third, 4)] {
+        let expected: Vec<u8> = (b'0' + offset..).take(4).collect();
+        assert_eq!(read(&mut second, pool, offset.into()), Ok(expected));
+    }
+    second.unregister_pool(&pools[1]).unwrap();
+    assert_eq!(read(&mut second, &pools[1], 0), Err(RejectReason::ForeignPool));
+    assert_eq!(read(&mut second, &pools[0], 0), Ok(b"0123".to_vec()));
+
+    // Its memory is retired, as if it had been registered here, when the kernel may still use it.
+    let (reader, mut writer) = common::pipe();
+    let reader = second.register_file(&reader).unwrap();
+    second.read_fixed(&reader, pools[0].lease().unwrap(), 4096, 0).unwrap();
+    second.submit().unwrap();
+    assert_eq!(second.unregister_pool(&pools[0]).unwrap_err().kind(), ErrorKind::Busy);
+    let before = Pool::retired_bytes();
+    drop((second, pools));
+    assert!(Pool::retired_bytes() >= before + 2 * 4096);
+    let _ = std::io::Write::write_all(&mut writer, &[0xaa; 64]);
+}
+
+#[test]
+fn a_queue_without_an_array_of_indices_works_as_any_other() {
+    if common::ring(1).is_none() {
+        return;
+    }
+    let mut ring = match Ring::builder(4).no_sqarray(true).build() {
+        Ok(ring) => ring,
+        Err(error) => {
+            assert!(matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput), "{error}");
+            return common::skip(error);
+        }
+    };
+    assert!(ring.flags().contains(SetupFlags::NO_SQARRAY));
+    for _ in 0..10 {
+        for _ in 0..4 {
+            ring.nop().unwrap();
+        }
+        assert_eq!(ring.submit_and_wait(4).unwrap(), 4);
+        assert_eq!(ring.completions().count(), 4);
+    }
+    // Entries that are withdrawn, and a chain that is cut, move the tail as well.
+    let (reader, _writer) = common::pipe();
+    let pool = Pool::new(4, 64).unwrap();
+    let reader = ring.register_file(&reader).unwrap();
+    ring.read(&reader, pool.lease().unwrap(), 64, 0).unwrap();
+    ring.chain(|chain| -> Result<(), RejectReason> {
+        chain.nop().map_err(|rejected| rejected.reason())?;
+        Err(RejectReason::TooLong)
+    })
+    .unwrap_err();
+    drop(ring);
+    assert_eq!(std::iter::from_fn(|| pool.lease()).collect::<Vec<_>>().len(), 4, "not submitted");
 }
