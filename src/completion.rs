@@ -266,13 +266,21 @@ impl<B> Done<B> {
         }
     }
 
-    /// What `statx` filled in, or was to fill in.
-    #[must_use]
-    pub fn into_status(self) -> Option<Box<libc::statx>> {
-        match self.returned.claim() {
-            Returned::Parcel(mut parcel) => parcel.parameters().status.take(),
-            _ => None,
+    /// What [`Operations::statx`](crate::Operations::statx) says of a file; `stx_mask` tells which fields it filled in.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reported; [`ErrorKind::InvalidInput`] for another operation.
+    pub fn into_status(self) -> Result<libc::statx> {
+        self.result()?;
+        if let Returned::Parcel(mut parcel) = self.returned.claim() {
+            let parameters = parcel.parameters();
+            if parameters.has_status {
+                // SAFETY: the kernel filled in all of it, since the operation succeeded.
+                return Ok(unsafe { parameters.status.assume_init() });
+            }
         }
+        Err(Error::new(ErrorKind::InvalidInput, "the operation asks for no status"))
     }
 }
 

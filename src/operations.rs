@@ -179,7 +179,9 @@ fn start_parcel<B, E: Entries, T>(
 
 /// Keeps a parcel, out of which was taken what the caller gave, for later.
 fn put_back<B, E: Entries>(core: &mut Core<B, E>, mut parcel: Parcel<B>) {
-    parcel.parameters().message.withdraw();
+    let parameters = parcel.parameters();
+    parameters.message.withdraw();
+    parameters.has_status = false;
     parcel.empty();
     core.put_away(parcel);
 }
@@ -592,12 +594,26 @@ pub trait Operations: Starter {
         })
     }
 
-    /// Asks for a file's status; [`Done::into_status`](crate::Done::into_status) gives `status` back, filled in. `flags` and
-    /// `mask` are those of `statx(2)`.
+    /// Asks for a file's status: [`Done::into_status`](crate::Done::into_status). `flags` and `mask` are those of `statx(2)`; with
+    /// `AT_EMPTY_PATH` and an empty path it is that of the directory, or whatever file takes its place.
+    ///
+    /// ```
+    /// use sysuring::{Operations as _, Ring};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let mut ring = Ring::with_entries(8)?;
+    /// ring.statx(None, c"/proc/self/exe", 0, libc::STATX_SIZE)?;
+    /// ring.submit_and_wait(1)?;
+    /// let done = ring.completions().find_map(|completion| completion.into_done()).expect("waited for");
+    /// assert!(done.into_status()?.stx_size > 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// Gives both back where nothing was started; see [`RejectReason`].
+    /// As for [`Operations::open`].
     #[doc(alias("io_uring_prep_statx", "IORING_OP_STATX"))]
     fn statx(
         &mut self,
@@ -605,26 +621,18 @@ pub trait Operations: Starter {
         path: impl Into<CString>,
         flags: i32,
         mask: u32,
-        status: Box<libc::statx>,
-    ) -> Result<Ticket, Rejected<(CString, Box<libc::statx>)>> {
-        self.start_on_core(SEAL, (path.into(), status), |core, given| {
+    ) -> Result<Ticket, Rejected<CString>> {
+        // As much as the kernel writes.
+        const { assert!(size_of::<libc::statx>() == 256) };
+        self.start_on_core(SEAL, path.into(), |core, path| {
             let operation =
                 Operation { length: mask, operation_flags: flags as u32, ..Operation::new(sys::IORING_OP_STATX) };
-            start_parcel(
-                core,
-                at(directory),
-                operation,
-                given,
-                |operation, parameters, (path, status)| {
-                    operation.address = parameters.set_path(0, path);
-                    let status = parameters.status.insert(status);
-                    operation.offset = (&raw mut **status).expose_provenance() as u64;
-                },
-                |parameters| {
-                    let status = parameters.status.take();
-                    (first_path(parameters), status.unwrap_or_else(|| unreachable!("filled in above")))
-                },
-            )
+            let fill = |operation: &mut Operation, parameters: &mut Parameters<_>, path| {
+                operation.address = parameters.set_path(0, path);
+                operation.offset = parameters.status.as_mut_ptr().expose_provenance() as u64;
+                parameters.has_status = true;
+            };
+            start_parcel(core, at(directory), operation, path, fill, first_path)
         })
     }
 

@@ -5,6 +5,7 @@
 //! allocated once as many were in flight as ever will be.
 
 use std::ffi::CString;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -23,7 +24,9 @@ pub(crate) struct Parameters<B> {
     pub(crate) time: sys::__kernel_timespec,
     pub(crate) how: sys::open_how,
     pub(crate) address: libc::sockaddr_storage,
-    pub(crate) status: Option<Box<libc::statx>>,
+    /// Filled in by the kernel, all of it, where `has_status` and the operation succeeded.
+    pub(crate) status: MaybeUninit<libc::statx>,
+    pub(crate) has_status: bool,
     pub(crate) closing: Option<OwnedFd>,
     pub(crate) paths: [Option<CString>; 2],
     pub(crate) descriptors: [Option<Arc<OwnedFd>>; 2],
@@ -41,7 +44,8 @@ impl<B> Parcel<B> {
             time,
             how,
             address,
-            status: None,
+            status: MaybeUninit::uninit(),
+            has_status: false,
             closing: None,
             paths: [None, None],
             descriptors: [None, None],
@@ -67,7 +71,7 @@ impl<B> Parcel<B> {
         parameters.descriptors = [None, None];
         parameters.iovecs.clear();
         let is_received = parameters.message.let_go();
-        is_received || parameters.status.is_some() || !parameters.leases.is_empty() || !parameters.several.is_empty()
+        is_received || parameters.has_status || !parameters.leases.is_empty() || !parameters.several.is_empty()
     }
 }
 

@@ -69,8 +69,6 @@ pub(super) enum Kind {
     Slot(usize),
     /// The memory of a [`super::Tracked`].
     Tracked,
-    /// A boxed `statx`.
-    Status,
     /// Lent for the time of a scope.
     Borrowed,
 }
@@ -123,7 +121,7 @@ pub(super) struct Expected {
     pub(super) fill: u8,
     pub(super) texts: Vec<(Field, CString)>,
     pub(super) seconds: Option<i64>,
-    pub(super) status: Option<usize>,
+    pub(super) has_status: bool,
     pub(super) result: Result,
     /// Another descriptor that it uses.
     pub(super) second: Option<Weak<OwnedFd>>,
@@ -144,7 +142,7 @@ impl Expected {
             fill: 0,
             texts: Vec::new(),
             seconds: None,
-            status: None,
+            has_status: false,
             result: Result::Count,
             second: None,
             is_multishot: false,
@@ -580,7 +578,6 @@ impl World {
             }
             match region.kind {
                 Kind::Slot(_) => region.owner = Owner::Free,
-                Kind::Status => self.regions.retain(|region| region.address != *address),
                 Kind::Tracked => {
                     let message = "a buffer that came back to nobody was not dropped";
                     check!(self, false, "{message}: {operation:?}");
@@ -1139,9 +1136,10 @@ impl World {
                 check!(self, found == *piece, "piece {index} of operation {number} is {found:x?}, not {piece:x?}");
             }
         }
-        if let Some(status) = expected.status {
-            check!(self, offset as usize == status, "operation {number} fills {offset:#x}, not {status:#x}");
-            self.use_memory(&operation, status, size_of::<libc::statx>());
+        if expected.has_status {
+            let status = std::ptr::with_exposed_provenance_mut::<libc::statx>(offset as usize);
+            // SAFETY: in the parcel of an operation in flight.
+            unsafe { status.write_bytes(expected.fill, 1) };
         }
         for (start, length) in expected.memory.clone() {
             self.use_memory(&operation, start, length);
@@ -1472,7 +1470,6 @@ impl World {
             unsafe {
                 match region.kind {
                     Kind::Tracked => drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, region.length))),
-                    Kind::Status => drop(Box::from_raw(start.cast::<libc::statx>())),
                     Kind::Slot(_) | Kind::Borrowed => {}
                 }
             }

@@ -51,12 +51,17 @@ fn files_are_opened_asked_about_renamed_and_removed() {
     assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) } & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
     file.write_all(b"twelve bytes").unwrap();
 
-    // SAFETY: plain integers.
-    let status = Box::new(unsafe { std::mem::zeroed::<libc::statx>() });
-    ring.statx(Some(&at), c"below/a", 0, libc::STATX_SIZE, status).unwrap();
-    let done = finish_one(&mut ring);
-    done.result().unwrap();
-    assert_eq!(done.into_status().unwrap().stx_size, 12);
+    ring.statx(Some(&at), c"below/a", 0, libc::STATX_SIZE).unwrap();
+    assert_eq!(finish_one(&mut ring).into_status().unwrap().stx_size, 12);
+    ring.statx(Some(&at), c"below/none", 0, libc::STATX_SIZE).unwrap();
+    assert_eq!(finish_one(&mut ring).into_status().unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    let of = Arc::new(OwnedFd::from(File::open(directory.path().join("below/a")).unwrap()));
+    ring.statx(Some(&of), c"", libc::AT_EMPTY_PATH, libc::STATX_SIZE).unwrap();
+    assert_eq!(finish_one(&mut ring).into_status().unwrap().stx_size, 12);
+    ring.mkdir(Some(&at), c"below/more", 0o755).unwrap();
+    assert_eq!(finish_one(&mut ring).into_status().unwrap_err().kind(), ErrorKind::InvalidInput, "no such operation");
+    ring.unlink(Some(&at), c"below/more", libc::AT_REMOVEDIR).unwrap();
+    finish_one(&mut ring).result().unwrap();
 
     ring.rename((Some(&at), c"below/a".into()), (Some(&at), c"b".into()), 0).unwrap();
     finish_one(&mut ring).result().unwrap();
