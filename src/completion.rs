@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::cqe::Cqe;
 use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result, check};
+use crate::file::FixedFile;
 use crate::message::{Message, take_message};
 use crate::parcel::Parcel;
 use crate::pool::Buf;
@@ -97,7 +98,8 @@ impl<B, E: Entries> Completion<B, E> {
 
 /// An operation of the safe interface that ended, with what it had taken.
 ///
-/// Whatever is not asked for is given up when this is dropped: a lease goes back to its pool, a new descriptor is closed.
+/// Whatever is not asked for is given up when this is dropped: a lease goes back to its pool, a new descriptor is closed, and so is a
+/// new registered file when the ring is used again.
 #[derive(Debug)]
 pub struct Done<B = NoBuffers> {
     ticket: Ticket,
@@ -112,7 +114,7 @@ pub(crate) enum Returned<B> {
     Nothing,
     Lease(Buf),
     Owned(B),
-    /// Several buffers, a message, or what `statx` filled in.
+    /// Several buffers, a message, a registered file, or what `statx` filled in.
     Parcel(Parcel<B>),
     Rare(RareBox),
 }
@@ -245,6 +247,20 @@ impl<B> Done<B> {
             Returned::Rare(mut rare) => rare.contents().new_descriptor.take().ok_or_else(no_descriptor),
             _ => Err(no_descriptor()),
         }
+    }
+
+    /// The registered file of an operation that makes one, such as [`Operations::open_direct`](crate::Operations::open_direct).
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reported; [`ErrorKind::InvalidInput`] for an operation that makes none.
+    pub fn into_fixed_file(self) -> Result<FixedFile> {
+        self.result()?;
+        let file = match self.returned.claim() {
+            Returned::Parcel(mut parcel) => parcel.parameters().direct.take(),
+            _ => None,
+        };
+        file.ok_or_else(|| Error::new(ErrorKind::InvalidInput, "the operation makes no registered file"))
     }
 
     /// The buffers that the kernel picked, where it picked some.

@@ -848,6 +848,11 @@ impl<B, E: Entries> Core<B, E> {
         self.registered.register_file(&mut self.queues, &mut self.table, file)
     }
 
+    /// A place that an operation is to put a file into.
+    pub(crate) fn claim_file(&mut self) -> Result<FixedFile, RejectReason> {
+        self.registered.claim_file(&mut self.queues, &mut self.table)
+    }
+
     pub(crate) fn provide_buffers(&mut self, count: u16, size: u32, is_incremental: bool) -> Result<ProvidedBuffers> {
         self.groups.add(&mut self.queues, count, size, is_incremental)
     }

@@ -182,6 +182,7 @@ fn put_back<B, E: Entries>(core: &mut Core<B, E>, mut parcel: Parcel<B>) {
     let parameters = parcel.parameters();
     parameters.message.withdraw();
     parameters.has_status = false;
+    parameters.direct = None;
     parcel.empty();
     core.put_away(parcel);
 }
@@ -540,6 +541,61 @@ pub trait Operations: Starter {
         self.start_on_core(SEAL, path.into(), |core, path| start_path(core, directory, operation, path))
     }
 
+    /// As [`Operations::open`], into the ring's own table of files (since Linux 5.17):
+    /// [`Done::into_fixed_file`](crate::Done::into_fixed_file). No descriptor is made, so that `O_CLOEXEC` is left out of `flags`.
+    ///
+    /// ```
+    /// use sysuring::{ErrorKind, Operations as _, Pool, Ring};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let mut ring = Ring::with_entries(8)?;
+    /// match ring.open_direct(None, c"/proc/self/exe", libc::O_RDONLY, 0).map_err(sysuring::Error::from) {
+    ///     Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+    ///     started => started?,
+    /// };
+    /// ring.submit_and_wait(1)?;
+    /// let file = ring.completions().find_map(|completion| completion.into_done()).expect("waited for").into_fixed_file()?;
+    /// let pool = Pool::new(1, 64)?;
+    /// ring.read(&file, pool.lease().expect("the only one"), 4, 0)?;
+    /// ring.submit_and_wait(1)?;
+    /// let done = ring.completions().find_map(|completion| completion.into_done()).expect("waited for");
+    /// assert_eq!(done.into_buf().expect("a read gives its buffer back")[..4], *b"\x7fELF");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::open`]; [`RejectReason::FilesFull`] where the table has no place left,
+    /// [`RejectReason::NoFiles`] where there can be none, [`RejectReason::Unsupported`] on older kernels.
+    #[doc(alias("io_uring_prep_openat_direct", "IORING_OP_OPENAT"))]
+    fn open_direct(
+        &mut self,
+        directory: Directory<'_>,
+        path: impl Into<CString>,
+        flags: i32,
+        mode: u32,
+    ) -> Result<Ticket, Rejected<CString>> {
+        self.start_on_core(SEAL, path.into(), |core, path| {
+            let file = match core.claim_file() {
+                Ok(file) => file,
+                Err(reason) => return Err(Rejected::new(reason, path)),
+            };
+            let operation = Operation {
+                length: mode,
+                operation_flags: (flags & !libc::O_CLOEXEC) as u32,
+                file_index: place_of(&file),
+                ..Operation::new(sys::IORING_OP_OPENAT)
+            };
+            let fill = |operation: &mut Operation, parameters: &mut Parameters<_>, path| {
+                operation.address = parameters.set_path(0, path);
+                parameters.direct = Some(file);
+            };
+            start_parcel(core, at(directory), operation, path, fill, first_path)
+        })
+    }
+
     /// Opens a file as `how` says; see `openat2(2)`. `O_CLOEXEC` is added.
     ///
     /// # Errors
@@ -829,6 +885,21 @@ pub trait Operations: Starter {
         self.start_on_core(SEAL, (), |core, ()| start_bare(core, listener, accept_operation(flags)))
     }
 
+    /// As [`Operations::accept`], into the ring's own table of files (since Linux 5.17):
+    /// [`Done::into_fixed_file`](crate::Done::into_fixed_file). No descriptor is made; `SOCK_CLOEXEC` is left out of `flags`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::open_direct`].
+    #[doc(alias("io_uring_prep_accept_direct", "IORING_OP_ACCEPT"))]
+    fn accept_direct(&mut self, listener: &impl FileRef, flags: i32) -> Result<Ticket, Rejected<()>> {
+        self.start_on_core(SEAL, (), |core, ()| {
+            let target = listener.to_target(core).map_err(|reason| Rejected::new(reason, ()))?;
+            let operation_flags = (flags & !libc::SOCK_CLOEXEC) as u32;
+            start_direct(core, target, Operation { operation_flags, ..Operation::new(sys::IORING_OP_ACCEPT) })
+        })
+    }
+
     /// Connects a socket.
     ///
     /// # Errors
@@ -877,6 +948,22 @@ pub trait Operations: Starter {
             };
             core.start(Target::descriptor(domain), operation, Held::Nothing)
                 .map_err(|(reason, _)| Rejected::new(reason, ()))
+        })
+    }
+
+    /// As [`Operations::socket`], into the ring's own table of files:
+    /// [`Done::into_fixed_file`](crate::Done::into_fixed_file). No descriptor is made; `SOCK_CLOEXEC` is left out of `kind`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Operations::open_direct`].
+    #[doc(alias("io_uring_prep_socket_direct", "IORING_OP_SOCKET"))]
+    fn socket_direct(&mut self, domain: i32, kind: i32, protocol: i32) -> Result<Ticket, Rejected<()>> {
+        self.start_on_core(SEAL, (), |core, ()| {
+            let offset = (kind & !libc::SOCK_CLOEXEC) as u32 as u64;
+            let length = protocol as u32;
+            let operation = Operation { offset, length, ..Operation::new(sys::IORING_OP_SOCKET) };
+            start_direct(core, Target::descriptor(domain), operation)
         })
     }
 
@@ -1129,6 +1216,24 @@ fn start_paths<B, E: Entries>(
         parameters.descriptors[0] = second;
     };
     start_parcel(core, at(first), operation, paths, fill, both_paths)
+}
+
+/// The kernel counts places from 1.
+fn place_of(file: &FixedFile) -> u32 {
+    file.index() + 1
+}
+
+/// An operation that takes nothing, and puts a file into the ring's own table. The parcel has the place: it is free again
+/// when nobody has the file, or the operation made none.
+fn start_direct<B, E: Entries>(
+    core: &mut Core<B, E>,
+    target: Target,
+    operation: Operation,
+) -> Result<Ticket, Rejected<()>> {
+    let file = core.claim_file().map_err(|reason| Rejected::new(reason, ()))?;
+    let operation = Operation { file_index: place_of(&file), ..operation };
+    let keep = |_: &mut Operation, parameters: &mut Parameters<B>, ()| parameters.direct = Some(file);
+    start_parcel(core, target, operation, (), keep, |_| ())
 }
 
 /// A time, in the slot of the operation.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use liburing_sys as sys;
 
+use crate::file::FixedFile;
 use crate::message::Header;
 use crate::pool::Buf;
 
@@ -34,6 +35,8 @@ pub(crate) struct Parameters<B> {
     pub(crate) leases: Vec<Buf>,
     pub(crate) several: Vec<B>,
     pub(crate) message: Header,
+    /// The place of the ring's table that a file is put into.
+    pub(crate) direct: Option<FixedFile>,
 }
 
 impl<B> Parcel<B> {
@@ -53,6 +56,7 @@ impl<B> Parcel<B> {
             leases: Vec::new(),
             several: Vec::new(),
             message: Header::empty(),
+            direct: None,
         };
         Self(NonNull::from(Box::leak(Box::new(parameters))))
     }
@@ -71,7 +75,8 @@ impl<B> Parcel<B> {
         parameters.descriptors = [None, None];
         parameters.iovecs.clear();
         let is_received = parameters.message.let_go();
-        is_received || parameters.has_status || !parameters.leases.is_empty() || !parameters.several.is_empty()
+        let is_rare = is_received || parameters.has_status || parameters.direct.is_some();
+        is_rare || !parameters.leases.is_empty() || !parameters.several.is_empty()
     }
 }
 

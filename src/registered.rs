@@ -18,8 +18,9 @@ use crate::file::{FileTable, FixedFile};
 use crate::model::liburing as sys;
 use crate::pool::{Pool, PoolMemory};
 use crate::raw_ring::RawRing;
-use crate::table::Table;
+use crate::rejected::RejectReason;
 use crate::ring::Ring;
+use crate::table::Table;
 
 /// Entries of the table of registered buffers, where the kernel can fill them one by one.
 const BUFFERS: u32 = 256;
@@ -144,6 +145,27 @@ impl Registered {
             files.free(index);
         }
         registered.map(|()| FixedFile::new(Arc::clone(files), index))
+    }
+
+    /// A place that an operation is to put a file into.
+    pub(crate) fn claim_file<B>(
+        &mut self,
+        raw_ring: &mut RawRing,
+        table: &mut Table<B>,
+    ) -> std::result::Result<FixedFile, RejectReason> {
+        if !raw_ring.is_usable() {
+            return Err(raw_ring.why_unusable());
+        }
+        // Linux 5.15 brought it, 5.17 something that can be asked for. Older kernels make a descriptor instead.
+        if raw_ring.features() & sys::IORING_FEAT_CQE_SKIP == 0 {
+            return Err(RejectReason::Unsupported);
+        }
+        if self.files.is_empty() {
+            self.make_file_table(raw_ring).map_err(|_| RejectReason::NoFiles)?;
+        }
+        self.release_files(raw_ring, table);
+        let index = self.files.claim().ok_or(RejectReason::FilesFull)?;
+        Ok(FixedFile::new(Arc::clone(&self.files), index))
     }
 
     fn make_file_table(&mut self, raw_ring: &mut RawRing) -> Result<()> {

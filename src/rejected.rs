@@ -22,6 +22,12 @@ pub enum RejectReason {
     TooLong,
     /// More operations in one chain than the submission queue has entries.
     ChainTooLong,
+    /// All places for registered files are taken ([`RingBuilder::files`](crate::RingBuilder::files)).
+    FilesFull,
+    /// The ring can have no registered files; [`Ring::register_file`](crate::Ring::register_file) says why.
+    NoFiles,
+    /// The kernel is too old for the operation.
+    Unsupported,
     /// The ring that a message is for is gone.
     RingGone,
     /// The ring belongs to the parent process.
@@ -33,7 +39,9 @@ pub enum RejectReason {
 impl RejectReason {
     fn kind(self) -> ErrorKind {
         match self {
-            Self::QueueFull | Self::TableFull => ErrorKind::Full,
+            Self::QueueFull | Self::TableFull | Self::FilesFull => ErrorKind::Full,
+            Self::NoFiles => ErrorKind::Busy,
+            Self::Unsupported => ErrorKind::Unsupported,
             Self::ForeignPool | Self::ForeignGroup => ErrorKind::ForeignPool,
             Self::ForeignFile => ErrorKind::ForeignFile,
             Self::TooLong | Self::ChainTooLong => ErrorKind::InvalidInput,
@@ -56,6 +64,14 @@ impl fmt::Display for RejectReason {
             Self::ForeignFile => "the file is registered on another ring; call register_file on this one",
             Self::TooLong => "the length is more than the buffer has",
             Self::ChainTooLong => "the chain is longer than the submission queue; make the ring with more entries",
+            Self::FilesFull => {
+                "all registered files of the ring are taken; drop one and submit, or make the ring with more \
+                 (RingBuilder::files)"
+            }
+            Self::NoFiles => {
+                "the ring can have no registered files, as when the raw interface has; register_file says why"
+            }
+            Self::Unsupported => "the kernel is too old for the operation",
             Self::RingGone => "the ring that the message is for is gone; forget its mailbox",
             Self::Forked => "the ring was made before a fork and belongs to the parent process; make a new one",
             Self::Poisoned => "the ring lost completions and can't be used any more; make a new one",

@@ -27,6 +27,7 @@ mod device;
 #[cfg(any(feature = "link", feature = "dlopen"))]
 mod uring {
     mod chain;
+    mod direct;
     #[cfg(feature = "block")]
     mod disabled;
     #[cfg(feature = "block")]
