@@ -822,6 +822,19 @@ impl<B, E: Entries> Core<B, E> {
         Ok(true)
     }
 
+    /// Asks the kernel to end each of our operations, where it can't be asked to end all.
+    #[cold]
+    fn cancel_each(&mut self) {
+        for ticket in self.table.tickets_in_flight() {
+            if self.cancel(ticket).is_err() {
+                // The queue is full, or the table; what could be cancelled so far has left it.
+                let _ = self.submit();
+                self.reap();
+                let _ = self.cancel(ticket);
+            }
+        }
+    }
+
     /// Cancels and waits for what is in flight, for as long as a ring that is dropped may.
     fn drain(&mut self) {
         let limit = match self.drop_limit {
@@ -830,7 +843,9 @@ impl<B, E: Entries> Core<B, E> {
             None => return,
         };
         if self.table.in_flight() != 0 && !limit.is_zero() {
-            self.queues.cancel_all();
+            if !self.queues.cancel_all() {
+                self.cancel_each();
+            }
             // What it does not wait for is left to the kernel.
             let _ = self.wait_for_all(limit);
         }

@@ -611,6 +611,12 @@ impl<B> Table<B> {
         key.is_some_and(|key| key & DONE != 0 && key & !STATES == ticket.0)
     }
 
+    /// The operations in flight.
+    pub(crate) fn tickets_in_flight(&self) -> Vec<Ticket> {
+        let keys = self.entries.iter().map(|entry| entry.key).filter(|key| key & (FREE | DONE) == 0);
+        keys.map(|key| Ticket(key & !STATES)).collect()
+    }
+
     /// How many operations in flight have something that would be leaked: memory that is no slot of a pool, or a descriptor.
     pub(crate) fn would_leak(&self) -> u32 {
         let in_flight = self.entries.iter().zip(&self.rest).filter(|(entry, _)| entry.key & (FREE | DONE) == 0);

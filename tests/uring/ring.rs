@@ -223,7 +223,12 @@ fn raw_operations_do_what_c_does() {
         assert_eq!(one(&mut ring), 0);
         // A regular file has no commands: the kernel says so, having understood the entry.
         ring.get_sqe().unwrap().prep_uring_cmd(descriptor, 7, &[1; 16]);
-        assert_eq!(one(&mut ring), -libc::EOPNOTSUPP);
+        match one(&mut ring) {
+            refused if refused == -libc::EINVAL => {
+                common::skip("the kernel has no IORING_OP_URING_CMD (before Linux 5.19)")
+            }
+            refused => assert_eq!(refused, -libc::EOPNOTSUPP),
+        }
     }
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 16384);
     ring.get_sqe().unwrap().prep_cancel64(UserData::from(7), 0);
@@ -514,7 +519,11 @@ fn a_table_of_files_has_a_sensible_size() {
         assert!(error.to_string().contains(word), "{error}");
     }
     let deferred = Ring::builder(8).defer_taskrun(true).coop_taskrun(false).fall_back_flags(true).build().unwrap();
-    assert!(deferred.flags().contains(sysuring::SetupFlags::TASKRUN_FLAG));
+    if deferred.flags().intersects(sysuring::SetupFlags::DEFER_TASKRUN | sysuring::SetupFlags::COOP_TASKRUN) {
+        assert!(deferred.flags().contains(sysuring::SetupFlags::TASKRUN_FLAG));
+    } else {
+        common::skip("the kernel defers no work (before Linux 5.19)");
+    }
 }
 
 #[test]
