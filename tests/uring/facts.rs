@@ -188,22 +188,30 @@ fn comes_true(mut happened: impl FnMut() -> bool) -> bool {
 const READS: usize = 64;
 const READ_SIZE: usize = 1 << 20;
 
-/// A ring with reads past the page cache submitted, and where they go; the file stays open.
-fn with_large_reads() -> Option<(CRing, Memory, OwnedFd)> {
-    let mut ring = CRing::new(READS as u32, 0)?;
+/// How often it is tried to have some in flight: another process may have the processor for as long as they take.
+const ATTEMPTS: usize = 10;
+
+/// A file that is read past the page cache, and where to. The file has no name.
+fn large_file() -> Option<(OwnedFd, Memory)> {
+    common::ring(1)?;
     let directory = common::directory();
     let path = directory.path().join("large");
     let mut file = File::create(&path).unwrap();
     (0..READS).for_each(|_| file.write_all(&[0x11; READ_SIZE]).unwrap());
     file.sync_all().unwrap();
-    let file = match File::options().read(true).custom_flags(libc::O_DIRECT).open(&path) {
-        Ok(file) => OwnedFd::from(file),
+    match File::options().read(true).custom_flags(libc::O_DIRECT).open(&path) {
+        Ok(file) => Some((file.into(), Memory::new(READS * READ_SIZE))),
         Err(error) => {
             common::skip(format_args!("no O_DIRECT here: {error}"));
-            return None;
+            None
         }
-    };
-    let memory = Memory::new(READS * READ_SIZE);
+    }
+}
+
+/// Submits reads of all of the file.
+fn read_all(file: &OwnedFd, memory: Memory) -> Option<CRing> {
+    memory.fill();
+    let mut ring = CRing::new(READS as u32, 0)?;
     for index in 0..READS {
         let at = index * READ_SIZE;
         // SAFETY: the memory stays mapped; the file is open while entries are submitted, and no longer looked for after.
@@ -212,49 +220,57 @@ fn with_large_reads() -> Option<(CRing, Memory, OwnedFd)> {
         }
     }
     assert_eq!(ring.submit(), READS as i32);
-    Some((ring, memory, file))
+    Some(ring)
 }
 
 #[test]
 fn closing_a_ring_is_no_barrier() {
-    let Some((ring, memory, _file)) = with_large_reads() else { return };
+    let Some((file, memory)) = large_file() else { return };
     let last = |read: usize| (read + 1) * READ_SIZE - 1;
-    drop(ring);
-    let in_flight: Vec<usize> = (0..READS).filter(|read| !memory.is_written(last(*read))).collect();
-    if in_flight.is_empty() {
-        return common::skip("all reads had ended when the ring was closed: this shows nothing");
+    for _ in 0..ATTEMPTS {
+        let Some(ring) = read_all(&file, memory) else { return };
+        drop(ring);
+        let in_flight: Vec<usize> = (0..READS).filter(|read| !memory.is_written(last(*read))).collect();
+        if !in_flight.is_empty() {
+            let is_written = || in_flight.iter().any(|read| memory.is_written(last(*read)));
+            assert!(comes_true(is_written), "none of {} reads in flight wrote anything after", in_flight.len());
+            return;
+        }
     }
-    let written_by_itself = comes_true(|| in_flight.iter().any(|read| memory.is_written(last(*read))));
-    assert!(written_by_itself, "none of {} reads in flight wrote anything after", in_flight.len());
+    common::skip("all reads had ended when the ring was closed: this shows nothing");
 }
 
 #[test]
 fn a_synchronous_cancel_is_no_drain() {
-    let Some((mut ring, memory, file)) = with_large_reads() else { return };
-    // SAFETY: all zeroes is a value of this C structure.
-    let mut all = unsafe { std::mem::zeroed::<sys::io_uring_sync_cancel_reg>() };
-    all.flags = sys::IORING_ASYNC_CANCEL_ALL | sys::IORING_ASYNC_CANCEL_ANY;
-    (all.timeout.tv_sec, all.timeout.tv_nsec) = (-1, -1);
-    // SAFETY: the structure is read during the call.
-    let returned = unsafe { sys::io_uring_register_sync_cancel(ring.raw(), &raw mut all) };
-    let ended = ring.ready() as usize;
-    if returned == -libc::EINVAL {
-        common::skip("the kernel has no synchronous cancel (since Linux 6.0)");
-    } else {
+    let Some((file, memory)) = large_file() else { return };
+    let mut why_not = Some("no read was in flight when the cancel returned: this shows nothing");
+    for _ in 0..ATTEMPTS {
+        let Some(mut ring) = read_all(&file, memory) else { return };
+        // SAFETY: all zeroes is a value of this C structure.
+        let mut all = unsafe { std::mem::zeroed::<sys::io_uring_sync_cancel_reg>() };
+        all.flags = sys::IORING_ASYNC_CANCEL_ALL | sys::IORING_ASYNC_CANCEL_ANY;
+        (all.timeout.tv_sec, all.timeout.tv_nsec) = (-1, -1);
+        // SAFETY: the structure is read during the call.
+        let returned = unsafe { sys::io_uring_register_sync_cancel(ring.raw(), &raw mut all) };
+        let ended = ring.ready() as usize;
+        let results: Vec<i32> = (0..READS).map(|_| ring.wait().1).collect();
+        // Now each has had its completion, and the memory is ours.
+        memory.fill();
+        drop(ring);
+        let is_as_expected = |result: &i32| *result == READ_SIZE as i32 || *result == -libc::ECANCELED;
+        assert!(results.iter().all(is_as_expected), "{results:?}");
+        if returned == -libc::EINVAL {
+            why_not = Some("the kernel has no synchronous cancel (since Linux 6.0)");
+            break;
+        }
         assert!(returned >= 0 || returned == -libc::ENOENT, "{returned}");
-        if ended == READS {
-            common::skip("all reads had ended by then: this shows nothing");
+        // Not cancelled, and not over.
+        if results[ended..].contains(&(READ_SIZE as i32)) {
+            why_not = None;
+            break;
         }
     }
-    let results: Vec<i32> = (0..READS).map(|_| ring.wait().1).collect();
-    let later = results[ended..].iter().filter(|result| **result == READ_SIZE as i32).count();
-    println!(
-        "{ended} of {READS} reads had ended when the cancel returned {returned}; {later} others were not cancelled"
-    );
-    assert!(results.iter().all(|result| *result == READ_SIZE as i32 || *result == -libc::ECANCELED), "{results:?}");
-    // Now each has had its completion, and the memory is ours.
-    memory.fill();
-    drop((ring, file));
+    why_not.into_iter().for_each(common::skip);
     std::thread::sleep(Duration::from_millis(200));
     assert!(!(0..READS * READ_SIZE).step_by(512).any(|at| memory.is_written(at)), "a completion came before the end");
 }
@@ -502,7 +518,8 @@ fn the_library_that_runs_fills_in_what_the_header_declares() {
 fn completions_that_overflow_are_kept_until_the_ring_is_entered() {
     let Some(mut ring) = CRing::new(1, 0) else { return };
     assert_ne!(ring.0.features & sys::IORING_FEAT_NODROP, 0, "completions are never dropped (since Linux 5.5)");
-    for user_data in 0..5 {
+    // No more than three: before Linux 5.19 nothing is taken while completions overflow.
+    for user_data in 0..3 {
         let entry = &raw mut *ring.entry();
         // SAFETY: the entry is free.
         unsafe {
@@ -513,24 +530,24 @@ fn completions_that_overflow_are_kept_until_the_ring_is_entered() {
     }
     assert_eq!(ring.ready(), 2, "as many as there is room for");
     let mut seen: Vec<u64> = (0..2).map(|_| ring.wait().0).collect();
-    assert_eq!(ring.ready(), 0, "three others are kept, and nothing brings them");
+    assert_eq!(ring.ready(), 0, "another one is kept, and nothing brings it");
     // SAFETY: the ring is set up.
     unsafe {
         assert!(sys::io_uring_cq_has_overflow(ring.raw()));
         assert_eq!(sys::io_uring_get_events(ring.raw()), 0);
     }
-    assert_eq!(ring.ready(), 2, "until it is entered for them");
-    seen.extend((0..3).map(|_| ring.wait().0));
-    assert_eq!(seen, [0, 1, 2, 3, 4]);
+    assert_eq!(ring.ready(), 1, "until it is entered for that");
+    seen.push(ring.wait().0);
+    assert_eq!(seen, [0, 1, 2]);
 
     // A ring of the library asks for them by itself.
     let mut ring = common::ring(1).unwrap();
-    for number in 0..5 {
+    for number in 0..3 {
         ring.get_sqe().unwrap().prep_nop().set_data64(UserData::from(number));
         ring.submit().unwrap();
     }
     let mut seen = Vec::new();
-    while seen.len() < 5 {
+    while seen.len() < 3 {
         let before = seen.len();
         for completion in ring.completions() {
             let Completion::Raw(cqe) = completion else { panic!("{completion:?}") };
@@ -538,5 +555,5 @@ fn completions_that_overflow_are_kept_until_the_ring_is_entered() {
         }
         assert!(seen.len() > before, "{seen:?}, and no others");
     }
-    assert_eq!(seen, [0, 1, 2, 3, 4]);
+    assert_eq!(seen, [0, 1, 2]);
 }
