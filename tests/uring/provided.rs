@@ -416,7 +416,7 @@ impl Stream {
 fn random_streams_are_received_as_they_were_sent() {
     let Some((ring, _)) = group(1, 1, false) else { return };
     drop(ring);
-    run_programs(20_000, |mut random| {
+    run_programs(10_000, |mut random| {
         let mut ring = common::ring(8).unwrap();
         let (count, size) = (random.pick(&[1, 2, 8]), random.pick(&[1, 16, 100]));
         let incremental = ring.provide_buffers(count, size, random.once_in(2));

@@ -189,7 +189,7 @@ fn random_threads_share_a_ring() {
     let path = directory.path().join("file");
     let contents = patterned_file(&path, 1 << 16);
     let source = File::open(&path).unwrap();
-    run_programs(4_000, |mut random| {
+    run_programs(20_000, |mut random| {
         // More operations in all than the ring of a few entries has room for.
         let (entries, steps) = (random.pick(&[4, 8, 32]), 10 + random.below(100));
         let ring = Ring::builder(entries).build_shared().unwrap();
