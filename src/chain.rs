@@ -24,6 +24,8 @@ impl<B, E: Entries> Ring<B, E> {
     /// Starts operations each of which begins when the one before has succeeded; those after one that failed, or moved less
     /// than it was to, end with ECANCELED.
     ///
+    /// In C these are linked entries. ([`Operations::link`](crate::Operations::link) is another thing: a name for a file.)
+    ///
     /// Nothing is started before `build` has returned `Ok`: where it answers `Err`, or unwinds, everything goes back to where
     /// it came from. All of a chain is submitted at once.
     ///

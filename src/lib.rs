@@ -190,3 +190,8 @@ pub use {
 /// All of liburing as C declares it.
 #[cfg(uring)]
 pub use liburing_sys as sys;
+
+/// The numbers and structures of C that operations speak of (`O_RDONLY`, `MSG_TRUNC`, `statx`), in the version whose types
+/// this crate has.
+#[cfg(uring)]
+pub use libc;

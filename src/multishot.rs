@@ -76,6 +76,27 @@ impl<B, E: Entries> Ring<B, E> {
     /// [`Done::into_received`](crate::Done::into_received). `flags` are those of `recv(2)`, but for `MSG_TRUNC` and, on an
     /// incremental group, `MSG_WAITALL`, which are ignored: they make the result another number than the bytes in the buffer.
     ///
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    /// use std::sync::Arc;
+    /// use sysuring::Ring;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let mut ring = Ring::with_entries(8)?;
+    /// // Before Linux 5.19 there are no such groups.
+    /// let Ok(buffers) = ring.provide_buffers(4, 1024, false) else { return Ok(()) };
+    /// let (here, mut there) = std::os::unix::net::UnixStream::pair()?;
+    /// std::io::Write::write_all(&mut there, b"hello")?;
+    /// ring.recv_provided(&Arc::new(OwnedFd::from(here)), &buffers, 0)?;
+    /// ring.submit_and_wait(1)?;
+    /// let done = ring.completions().find_map(|completion| completion.into_done()).expect("waited for");
+    /// let buf = done.into_received().and_then(|mut received| received.next()).expect("one buffer");
+    /// assert_eq!(&buf[..], b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`RejectReason`].

@@ -203,8 +203,10 @@ fn both_paths<B>(parameters: &mut Parameters<B>) -> (CString, CString) {
 /// nothing was started, [`Rejected`] says why and gives it back at once. What the kernel makes of an operation, an operation
 /// that it does not know included, is in the completion.
 ///
+/// Flags, modes and the like are those of C, and their names in the libc crate, which is also [`sysuring::libc`](crate::libc):
+///
 /// ```
-/// use sysuring::{Operations as _, Ring};
+/// use sysuring::{Operations as _, Ring, libc};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # if sysuring::available().is_err() { return Ok(()) }
@@ -217,6 +219,13 @@ fn both_paths<B>(parameters: &mut Parameters<B>) -> (CString, CString) {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// What is not here is on [`Ring`](crate::Ring) alone, since it concerns one ring's thread: operations that report more than once
+/// ([`accept_multishot`](crate::Ring::accept_multishot), [`poll_multishot`](crate::Ring::poll_multishot),
+/// [`recv_multishot`](crate::Ring::recv_multishot)), those that take a buffer of the kernel's choice
+/// ([`provide_buffers`](crate::Ring::provide_buffers), [`recv_provided`](crate::Ring::recv_provided)),
+/// [`cancel`](crate::Ring::cancel), and operations one after another ([`chain`](crate::Ring::chain)), which C calls linked;
+/// [`link`](Operations::link) gives a file another name.
 pub trait Operations: Starter {
     // ---- memory of a pool
 
@@ -708,7 +717,9 @@ pub trait Operations: Starter {
         self.start_on_core(SEAL, (from.1, to.1), |core, paths| start_paths(core, from.0, to.0, operation, paths))
     }
 
-    /// Makes another name for a file; `flags` are those of `linkat(2)` (since Linux 5.15).
+    /// Makes another name for a file, a hard link; `flags` are those of `linkat(2)` (since Linux 5.15).
+    ///
+    /// It has nothing to do with linked entries, which are a [`Ring::chain`](crate::Ring::chain).
     ///
     /// # Errors
     ///
@@ -979,6 +990,9 @@ pub trait Operations: Starter {
     }
 
     /// Receives up to `length` bytes into a lease; `flags` are those of `recv(2)`.
+    ///
+    /// Where many sockets wait and few have data, let the kernel pick the buffer when there is something:
+    /// [`Ring::recv_provided`](crate::Ring::recv_provided), [`Ring::recv_multishot`](crate::Ring::recv_multishot).
     ///
     /// # Errors
     ///

@@ -83,8 +83,7 @@ impl<B> Parcel<B> {
 impl<B> Parameters<B> {
     /// Sets the time, and gives its address.
     pub(crate) fn set_time(&mut self, time: Duration) -> u64 {
-        self.time.tv_sec = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        self.time.tv_nsec = time.subsec_nanos().into();
+        self.time = timespec(time);
         address_of(&raw const self.time)
     }
 
@@ -92,6 +91,12 @@ impl<B> Parameters<B> {
     pub(crate) fn set_path(&mut self, index: usize, path: CString) -> u64 {
         address_of(self.paths[index].insert(path).as_ptr())
     }
+}
+
+/// A time as the kernel takes it; one that is too long for that is the longest.
+pub(crate) fn timespec(time: Duration) -> sys::__kernel_timespec {
+    let tv_sec = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    sys::__kernel_timespec { tv_sec, tv_nsec: time.subsec_nanos().into() }
 }
 
 /// An address as the kernel takes it.

@@ -15,6 +15,7 @@ use crate::fork::ForkMark;
 use crate::huge_pages::HugePages;
 #[cfg(test)]
 use crate::model::liburing as sys;
+use crate::parcel::timespec;
 use crate::rejected::RejectReason;
 
 /// Whether the next operation is started in the plain way, as one number: it is, where this is 0.
@@ -268,10 +269,7 @@ impl RawRing {
 
     /// As [`RawRing::enter`] with at least one to wait for, for `limit` at most. It is no error when the time passes.
     pub(crate) fn submit_and_wait_timeout(&mut self, wait: u32, limit: Duration) -> Result<u32> {
-        let mut time = sys::__kernel_timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: limit.subsec_nanos().into(),
-        };
+        let mut time = timespec(limit);
         let mut cqe = ptr::null_mut();
         // SAFETY: as for `enter`; the time is read during the call, or (before Linux 5.11) by the submission
         // that the call makes.
