@@ -58,7 +58,7 @@ impl<B, E: Entries> Ring<B, E> {
     /// # Errors
     ///
     /// [`ErrorKind::Full`] where the process has as many descriptors as it may have;
-    /// [`ErrorKind::Unsupported`] where the ring's own was closed ([`Ring::close_ring_fd`]).
+    /// [`ErrorKind::Unsupported`] where the ring's own was closed (`io_uring_close_ring_fd`).
     #[doc(alias = "IORING_OP_MSG_RING")]
     pub fn mailbox(&mut self) -> Result<Mailbox> {
         self.core().mailbox()
