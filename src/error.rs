@@ -41,6 +41,8 @@ pub enum ErrorKind {
     Unsupported,
     /// There is no ring to be had; the message says why.
     Unavailable,
+    /// Something that was asked for can't be had, and the options forbid to do without.
+    Degraded,
     /// The buffer belongs to a pool that is not registered on this ring.
     ForeignPool,
     /// The file is registered on another ring.
@@ -86,6 +88,7 @@ impl Error {
 
     /// An error that the kernel reported as `errno`; `doing` says what was tried, as in "read of block 7".
     #[cold]
+    #[cfg_attr(windows, allow(dead_code))]
     pub(crate) fn from_errno(errno: i32, doing: impl fmt::Display) -> Self {
         let message = format!("{doing}: {}", errno_text(errno));
         Self(Box::new(Inner { kind: kind_of(errno), errno, message, source: None, unavailable: None }))
@@ -95,9 +98,11 @@ impl Error {
     #[cold]
     pub(crate) fn from_io(error: io::Error, doing: impl fmt::Display) -> Self {
         match error.raw_os_error() {
+            #[cfg(not(windows))]
             Some(errno) => Self::from_errno(errno, doing),
-            None => Self(Box::new(Inner {
-                kind: ErrorKind::Io,
+            // Windows has numbers of its own there.
+            _ => Self(Box::new(Inner {
+                kind: kind_of_io(error.kind()),
                 errno: 0,
                 message: format!("{doing}: {error}"),
                 source: Some(Arc::new(error)),
@@ -223,19 +228,33 @@ pub(crate) fn errno_text(errno: i32) -> String {
     }
 }
 
+/// The kind of an error that has no errno.
+fn kind_of_io(kind: io::ErrorKind) -> ErrorKind {
+    match kind {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+        io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
+        io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
+        io::ErrorKind::ResourceBusy => ErrorKind::Busy,
+        io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+        io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+        _ => ErrorKind::Io,
+    }
+}
+
 /// One table for both directions that errnos are read in: the name to print and the kind to match on.
 macro_rules! errnos {
-    ($($name:ident => $kind:ident,)*) => {
+    ($($(#[$attribute:meta])* $name:ident => $kind:ident,)*) => {
         fn errno_name(errno: i32) -> Option<&'static str> {
             match errno {
-                $(libc::$name => Some(stringify!($name)),)*
+                $($(#[$attribute])* libc::$name => Some(stringify!($name)),)*
                 _ => None,
             }
         }
 
         fn kind_of(errno: i32) -> ErrorKind {
             match errno {
-                $(libc::$name => ErrorKind::$kind,)*
+                $($(#[$attribute])* libc::$name => ErrorKind::$kind,)*
                 _ => ErrorKind::Io,
             }
         }
@@ -281,6 +300,7 @@ errnos! {
     ECANCELED => Cancelled,
     EOVERFLOW => OutOfRange,
     EALREADY => Busy,
+    #[cfg(unix)]
     EDQUOT => NoSpace,
     ELOOP => NotFound,
     ENAMETOOLONG => InvalidInput,

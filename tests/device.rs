@@ -1,5 +1,12 @@
 //! The block device, on every backend that this machine has.
 
+#[cfg(target_os = "linux")]
+mod geometry;
+#[cfg(target_os = "linux")]
+mod ladder;
+#[cfg(target_os = "linux")]
+mod operations;
+
 use std::io::ErrorKind as IoErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::Path;

@@ -1,68 +1,84 @@
 //! The backend that works everywhere: `pread` and `pwrite`.
+//!
+//! A batch is carried out by the calling thread and a few helpers, each of which takes the next request when it is through with
+//! one: nobody holds anything while it waits, so that batches can be of any length.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::Unavailable;
-use crate::block::request::{Request, answer};
+use crate::block::AlignedBuffer;
+use crate::block::request::Request;
+use crate::block::stats::count;
 use crate::block::target::Target;
-use crate::block::{AlignedBuffer, Backend, BatchError, BlockDevice, ReadRequest, Report, WriteRequest};
+use crate::block::workers::Workers;
 use crate::error::Result;
 
 /// Longest piece that goes through a bounce buffer at once, in bytes. A multiple of every block size.
 const BOUNCE: usize = 1 << 20;
+/// Most threads that help with batches.
+const MOST_HELPERS: usize = 7;
+/// Bytes that a batch through the page cache must have to be worth a helper: what is cached is copied faster than handed over.
+const WORTH_HELP: usize = 256 << 10;
 
-/// A block device on `pread` and `pwrite`: the fallback, and the only backend where there is no io_uring.
-#[derive(Debug)]
-pub struct FileBlockDevice {
-    blocking: Blocking,
-    fallback_reason: Option<Unavailable>,
-}
-
-impl FileBlockDevice {
-    pub(crate) fn new(target: Target, fallback_reason: Option<Unavailable>) -> Self {
-        Self { blocking: Blocking::new(target), fallback_reason }
-    }
-}
-
-/// Transfers one after the other, with the bounce buffers that O_DIRECT needs for unaligned memory.
+/// Transfers by `pread` and `pwrite`, with the bounce buffers that O_DIRECT needs for unaligned memory.
 ///
 /// The io_uring device has one too, for threads that can get no ring.
 #[derive(Debug)]
-pub(crate) struct Blocking {
-    pub(crate) target: Target,
+pub(super) struct Blocking {
+    pub(super) target: Target,
     /// Bounce buffers that nobody uses now; as many as ever were used at once.
     bounce: Mutex<Vec<AlignedBuffer>>,
+    workers: Workers,
 }
 
+/// Requests for several threads, each of which is taken by one.
+struct List<R>(*mut R);
+
+// SAFETY: it is used to take each request once, so that threads get different ones, and requests may go to other threads.
+unsafe impl<R: Send> Sync for List<R> {}
+
 impl Blocking {
-    pub(crate) fn new(target: Target) -> Self {
-        Self { target, bounce: Mutex::new(Vec::new()) }
+    pub(super) fn new(target: Target) -> Self {
+        let workers = Workers::new(MOST_HELPERS.min(target.queue_depth as usize - 1));
+        Self { target, bounce: Mutex::new(Vec::new()), workers }
     }
 
-    pub(crate) fn run<R: Request>(&self, requests: &mut [R]) {
-        for request in requests {
-            let result = self.one(request);
-            request.set_result(result);
-        }
+    /// Carries out every request that has no result.
+    pub(super) fn run<R: Request + Send>(&self, requests: &mut [R], durable: bool) {
+        let is_worth_it = self.target.direct || requests.iter().map(Request::len).sum::<usize>() >= WORTH_HELP;
+        let helpers = if is_worth_it { requests.len().saturating_sub(1) } else { 0 };
+        let (list, length, next) = (List(requests.as_mut_ptr()), requests.len(), AtomicUsize::new(0));
+        self.workers.run(helpers, &|| {
+            let list = &list;
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= length {
+                    return;
+                }
+                // SAFETY: in bounds, taken by nobody else, and borrowed exclusively until `run` returns, when all helpers
+                // have.
+                let request = unsafe { &mut *list.0.add(index) };
+                if request.result().is_none() {
+                    let result = self.one(request, durable);
+                    request.set_result(result);
+                }
+            }
+        });
     }
 
-    fn one<R: Request>(&self, request: &mut R) -> Result<()> {
-        let block = request.first_block();
-        if !R::IS_READ {
-            self.target.check_writable(block)?;
-        }
-        let offset = self.target.check(R::NAME, block, request.len())?;
+    fn one<R: Request>(&self, request: &mut R, durable: bool) -> Result<()> {
+        let offset = request.first_block() * u64::from(self.target.block_size);
         let (address, length) = (request.address(), request.len());
         if R::IS_READ {
             // SAFETY: a request that reads gives memory that may be written through; `request` is borrowed exclusively.
             self.read(unsafe { std::slice::from_raw_parts_mut(address, length) }, offset)
         } else {
             // SAFETY: a request gives the address and length of the slice that it borrows.
-            self.write(unsafe { std::slice::from_raw_parts(address, length) }, offset)
+            self.write(unsafe { std::slice::from_raw_parts(address, length) }, offset, durable)
         }
     }
 
-    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         if buffer.as_ptr().addr() % self.target.alignment == 0 {
             return self.target.pread_exact(buffer, offset);
         }
@@ -78,16 +94,16 @@ impl Blocking {
         })
     }
 
-    pub(crate) fn write(&self, data: &[u8], offset: u64) -> Result<()> {
+    pub(super) fn write(&self, data: &[u8], offset: u64, durable: bool) -> Result<()> {
         if data.as_ptr().addr() % self.target.alignment == 0 {
-            return self.target.pwrite_all(data, offset);
+            return self.target.pwrite_all(data, offset, durable);
         }
         self.with_bounce(|bounce| {
             let mut offset = offset;
             for piece in data.chunks(BOUNCE) {
                 let bounce = &mut bounce[..piece.len()];
                 bounce.copy_from_slice(piece);
-                self.target.pwrite_all(bounce, offset)?;
+                self.target.pwrite_all(bounce, offset, durable)?;
                 offset += piece.len() as u64;
             }
             Ok(())
@@ -95,6 +111,7 @@ impl Blocking {
     }
 
     fn with_bounce(&self, work: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+        count(&self.target.counters.bounces, 1);
         let idle = self.bounce.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = match idle {
             Some(buffer) => buffer,
@@ -103,73 +120,5 @@ impl Blocking {
         let result = work(&mut buffer);
         self.bounce.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         result
-    }
-}
-
-impl BlockDevice for FileBlockDevice {
-    fn block_size(&self) -> usize {
-        self.blocking.target.block_size as usize
-    }
-
-    fn block_count(&self) -> u64 {
-        self.blocking.target.block_count
-    }
-
-    fn alignment(&self) -> usize {
-        self.blocking.target.alignment
-    }
-
-    fn max_batch(&self) -> usize {
-        self.blocking.target.queue_depth as usize
-    }
-
-    fn backend(&self) -> Backend {
-        Backend::File
-    }
-
-    fn fallback_reason(&self) -> Option<&Unavailable> {
-        self.fallback_reason.as_ref()
-    }
-
-    fn report(&self) -> Report {
-        Report {
-            backend: Backend::File,
-            fallback_reason: self.fallback_reason.clone(),
-            direct: self.blocking.target.direct,
-            registered_buffers: false,
-            degraded: self.blocking.target.degraded.clone(),
-        }
-    }
-
-    fn read_block(&self, block: u64, buffer: &mut [u8]) -> Result<()> {
-        self.blocking.target.check_one("read", block, buffer.len())?;
-        self.read_run(block, buffer)
-    }
-
-    fn write_block(&self, block: u64, data: &[u8]) -> Result<()> {
-        self.blocking.target.check_one("write", block, data.len())?;
-        self.write_run(block, data)
-    }
-
-    fn read_run(&self, first: u64, buffer: &mut [u8]) -> Result<()> {
-        self.blocking.one(&mut ReadRequest::new(first, buffer))
-    }
-
-    fn write_run(&self, first: u64, data: &[u8]) -> Result<()> {
-        self.blocking.one(&mut WriteRequest::new(first, data))
-    }
-
-    fn read_blocks(&self, requests: &mut [ReadRequest<'_>]) -> Result<(), BatchError> {
-        self.blocking.run(requests);
-        answer(requests)
-    }
-
-    fn write_blocks(&self, requests: &mut [WriteRequest<'_>]) -> Result<(), BatchError> {
-        self.blocking.run(requests);
-        answer(requests)
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.blocking.target.flush()
     }
 }

@@ -30,6 +30,12 @@
 //! cannot be asked for. A *run* is consecutive blocks in one buffer. A *batch* is any number of runs anywhere on the
 //! device: they are in flight together, [`BlockDevice::max_batch`] at a time, and complete in any order.
 //!
+//! # What a target can do
+//!
+//! [`BlockDevice::capabilities`] tells beforehand what would be [`ErrorKind::Unsupported`]; [`BlockDevice::geometry`] has the
+//! units of the target. What was asked for and can't be had is done without where that is possible: each such step is a
+//! [`Fallback`], which [`BlockDevice::report`] tells and [`Options::forbid`] forbids.
+//!
 //! # fork
 //!
 //! A device that was open before a `fork` goes on in the parent as if nothing had happened; the lock stays with the parent.
@@ -39,32 +45,42 @@
 //! # What is durable when
 //!
 //! A write is in the device's hands when the call returns, and on stable storage once a later [`BlockDevice::flush`]
-//! returned. O_DIRECT does not change that: disks have caches, and files have metadata.
+//! returned. O_DIRECT does not change that: disks have caches, and files have metadata. [`BlockDevice::write_run_fua`] and
+//! [`BlockDevice::write_blocks_fua`] return when what they wrote is on stable storage; [`BlockDevice::write_barrier`] when
+//! that and everything before is.
 
 mod buffer;
 mod file;
+mod geometry;
 mod options;
+mod platform;
 mod report;
 mod request;
+mod stats;
 mod target;
 #[cfg(uring)]
 mod uring;
+mod workers;
 
 use std::fmt;
+use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
 
 pub use buffer::AlignedBuffer;
-pub use file::FileBlockDevice;
+pub use geometry::{AlignmentFrom, Capabilities, Geometry};
 pub use options::{Backend, Options};
-pub use report::Report;
+pub use report::{Degraded, Fallback, Report};
 pub use request::{BatchError, ReadRequest, WriteRequest};
-#[cfg(uring)]
-pub use uring::UringBlockDevice;
+pub use stats::Stats;
 
 use crate::Unavailable;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
+use file::Blocking;
+use request::{Request, answer};
+use stats::count;
+use target::Target;
 
 /// Numbered blocks of one size that can be read, written and flushed, from any thread.
 ///
@@ -95,6 +111,15 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     /// What was picked when the device was opened and since, and why.
     fn report(&self) -> Report;
 
+    /// The units of the target.
+    fn geometry(&self) -> Geometry;
+
+    /// What the target can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// What was done since the device was opened.
+    fn stats(&self) -> Stats;
+
     /// Reads the block numbered `block` into `buffer`, which is one block long.
     fn read_block(&self, block: u64, buffer: &mut [u8]) -> Result<()>;
 
@@ -106,6 +131,24 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
 
     /// Writes consecutive blocks from `first` on, as many as `data` holds.
     fn write_run(&self, first: u64, data: &[u8]) -> Result<()>;
+
+    /// Reads consecutive blocks from `first` on into several buffers, one after the other: `readv` for blocks.
+    ///
+    /// # Errors
+    ///
+    /// Each buffer holds whole blocks; those with none are left out.
+    fn read_vectored(&self, first: u64, buffers: &mut [IoSliceMut<'_>]) -> Result<()>;
+
+    /// Writes consecutive blocks from `first` on out of several buffers, one after the other: `writev` for blocks.
+    ///
+    /// # Errors
+    ///
+    /// Each buffer holds whole blocks; those with none are left out.
+    fn write_vectored(&self, first: u64, buffers: &[IoSlice<'_>]) -> Result<()>;
+
+    /// Writes consecutive blocks, which are on stable storage when it returns (Force Unit Access). Says nothing of writes
+    /// before it.
+    fn write_run_fua(&self, first: u64, data: &[u8]) -> Result<()>;
 
     /// Reads a batch of any length.
     ///
@@ -122,6 +165,43 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     /// As for [`BlockDevice::read_blocks`].
     fn write_blocks(&self, requests: &mut [WriteRequest<'_>]) -> Result<(), BatchError>;
 
+    /// Writes a batch as [`BlockDevice::write_blocks`], and is on stable storage when it returns.
+    ///
+    /// # Errors
+    ///
+    /// As for [`BlockDevice::read_blocks`].
+    fn write_blocks_fua(&self, requests: &mut [WriteRequest<'_>]) -> Result<(), BatchError>;
+
+    /// Writes a batch, then flushes: what is written after it returned can reach stable storage only after everything that
+    /// was written before. Where a write fails nothing is flushed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`BlockDevice::read_blocks`]; where the flush fails every request has its error, and none is counted.
+    fn write_barrier(&self, requests: &mut [WriteRequest<'_>]) -> Result<(), BatchError>;
+
+    /// Gives up the storage of `blocks` blocks from `first` on. What they read as afterwards is not said: zeroes from a file,
+    /// anything from a disk.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] unless [`Capabilities::discard`].
+    fn discard(&self, first: u64, blocks: u64) -> Result<()>;
+
+    /// Makes `blocks` blocks from `first` on read as zeroes: by the file system or the disk where they can, by writing zeroes
+    /// where not.
+    fn write_zeroes(&self, first: u64, blocks: u64) -> Result<()>;
+
+    /// Makes the file `blocks` blocks long. New ones are zeroes; the new size is on stable storage when it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] unless [`Capabilities::resize`].
+    fn resize(&self, blocks: u64) -> Result<()>;
+
+    /// Asks the target for its size, which others may have changed; gives the number of blocks.
+    fn rescan(&self) -> Result<u64>;
+
     /// Returns when everything that was written before is on stable storage; nothing to do where the device was opened
     /// for reading.
     fn flush(&self) -> Result<()>;
@@ -136,15 +216,15 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     }
 }
 
-/// An open block device, on whichever backend was picked.
+/// An open block device, on whichever backend was picked. What is checked and counted is so once, for both.
 #[derive(Debug)]
 pub struct Device(Picked);
 
 #[derive(Debug)]
 enum Picked {
-    File(FileBlockDevice),
+    File(Box<Blocking>, Option<Unavailable>),
     #[cfg(uring)]
-    Uring(UringBlockDevice),
+    Uring(Box<uring::Uring>),
 }
 
 /// Opens `path`: a regular file, a block device, or a link to one.
@@ -160,46 +240,124 @@ enum Picked {
 /// * [`ErrorKind::AlreadyExists`]: a size to create was given and the file has another;
 /// * [`ErrorKind::Busy`]: another device, or the kernel, holds the target;
 /// * [`ErrorKind::Unavailable`]: [`Backend::Uring`] was asked for and cannot be had;
+/// * [`ErrorKind::Degraded`]: something else cannot be had, and [`Options::forbid`] forbids to do without;
 /// * what the kernel says of opening the path.
 pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Device> {
-    let target = target::Target::open(path.as_ref(), options)?;
-    match options.backend {
-        Backend::File => Ok(Device(Picked::File(FileBlockDevice::new(target, None)))),
-        Backend::Auto | Backend::Uring => open_uring(target, options),
-    }
+    let target = Target::open(path.as_ref(), options)?;
+    let device = match options.backend {
+        Backend::File => Device(Picked::File(Box::new(Blocking::new(target)), None)),
+        Backend::Auto | Backend::Uring => open_uring(target, options)?,
+    };
+    let target = device.target();
+    let cache = if target.direct { "O_DIRECT" } else { "page cache" };
+    log::info!("{}: opened ({}, {cache}); {}", target.path.display(), device.backend(), target.geometry());
+    Ok(device)
 }
 
 #[cfg(uring)]
-fn open_uring(target: target::Target, options: &Options) -> Result<Device> {
-    match UringBlockDevice::new(target, options) {
-        Ok(device) => Ok(Device(Picked::Uring(device))),
-        Err(refused) => {
-            let (target, reason) = *refused;
-            fall_back(target, options, reason)
-        }
+fn open_uring(target: Target, options: &Options) -> Result<Device> {
+    match uring::Uring::new(target, options) {
+        Ok(device) => Ok(Device(Picked::Uring(Box::new(device)))),
+        Err(refused) => match *refused {
+            (target, uring::Refusal::Unavailable(reason)) => fall_back(target, options, reason),
+            (_, uring::Refusal::Forbidden(error)) => Err(error),
+        },
     }
 }
 
 #[cfg(not(uring))]
-fn open_uring(target: target::Target, options: &Options) -> Result<Device> {
+fn open_uring(target: Target, options: &Options) -> Result<Device> {
     fall_back(target, options, Unavailable::not_built())
 }
 
-fn fall_back(target: target::Target, options: &Options, reason: Unavailable) -> Result<Device> {
+fn fall_back(target: Target, options: &Options, reason: Unavailable) -> Result<Device> {
     if options.backend == Backend::Uring {
         return Err(reason.into_error());
     }
-    log::warn!("{}: {reason}; using pread/pwrite", target.path.display());
-    Ok(Device(Picked::File(FileBlockDevice::new(target, Some(reason)))))
+    target.steps.take(&target.path, Fallback::Pread, &reason.to_string())?;
+    Ok(Device(Picked::File(Box::new(Blocking::new(target)), Some(reason))))
+}
+
+/// How long what is written may stay in a cache of the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Until the next flush.
+    Cached,
+    /// Not at all (RWF_DSYNC).
+    Fua,
 }
 
 impl Device {
-    fn get(&self) -> &dyn BlockDevice {
+    fn blocking(&self) -> &Blocking {
         match &self.0 {
-            Picked::File(device) => device,
+            Picked::File(blocking, _) => blocking,
             #[cfg(uring)]
-            Picked::Uring(device) => device,
+            Picked::Uring(uring) => &uring.blocking,
         }
+    }
+
+    fn target(&self) -> &Target {
+        &self.blocking().target
+    }
+
+    /// Checks all requests, carries out those that make sense, and counts.
+    fn run<R: Request + Send>(&self, requests: &mut [R], durability: Durability) {
+        let target = self.target();
+        let mut bytes = 0;
+        for request in &mut *requests {
+            let (block, length) = (request.first_block(), request.len());
+            let writable = if R::IS_READ { Ok(()) } else { target.check_writable(R::NAME, block) };
+            bytes += length as u64;
+            match writable.and_then(|()| target.check(R::NAME, block, length)) {
+                Ok(_) => request.clear(),
+                Err(error) => request.set_result(Err(error)),
+            }
+        }
+        let counters = &target.counters;
+        let (runs, run_bytes) = match R::IS_READ {
+            true => (&counters.reads, &counters.bytes_read),
+            false => (&counters.writes, &counters.bytes_written),
+        };
+        let number = requests.len() as u64;
+        count(runs, number);
+        count(run_bytes, bytes);
+        count(&counters.in_flight, number);
+        match &self.0 {
+            Picked::File(blocking, _) => blocking.run(requests, durability == Durability::Fua),
+            #[cfg(uring)]
+            Picked::Uring(uring) => uring.run(requests, durability),
+        }
+        count(&counters.in_flight, number.wrapping_neg());
+        let failed = requests.iter().filter(|request| matches!(request.result(), Some(Err(_)))).count();
+        if failed != 0 {
+            count(&counters.failures, failed as u64);
+        }
+    }
+
+    fn one<R: Request + Send>(&self, request: R, durability: Durability) -> Result<()> {
+        let mut requests = [request];
+        self.run(&mut requests, durability);
+        let [request] = requests;
+        request.into_result().expect("a run gives every request its result")
+    }
+
+    /// Carries out requests on consecutive blocks, as one.
+    fn all<R: Request + Send>(&self, mut requests: Vec<R>) -> Result<()> {
+        if requests.is_empty() {
+            // There is nothing to read or write, which is told like everywhere.
+            self.target().check(R::NAME, 0, 0)?;
+        }
+        // All or nothing is tried.
+        for request in &requests {
+            self.target().check(R::NAME, request.first_block(), request.len())?;
+        }
+        self.run(&mut requests, Durability::Cached);
+        Ok(answer(&requests)?)
+    }
+
+    /// Where each buffer of a vectored call begins: the first block, and the number of blocks before it.
+    fn place_of(&self, first: u64, bytes_before: usize) -> u64 {
+        first.saturating_add((bytes_before / self.block_size()) as u64)
     }
 
     /// Closes the device: what was in flight has ended, and the lock is released.
@@ -216,62 +374,164 @@ impl Device {
 
 impl BlockDevice for Device {
     fn block_size(&self) -> usize {
-        self.get().block_size()
+        self.target().block_size as usize
     }
 
     fn block_count(&self) -> u64 {
-        self.get().block_count()
+        self.target().block_count()
     }
 
     fn alignment(&self) -> usize {
-        self.get().alignment()
+        self.target().alignment
     }
 
     fn max_batch(&self) -> usize {
-        self.get().max_batch()
+        self.target().queue_depth as usize
     }
 
     fn backend(&self) -> Backend {
-        self.get().backend()
+        match &self.0 {
+            Picked::File(..) => Backend::File,
+            #[cfg(uring)]
+            Picked::Uring(_) => Backend::Uring,
+        }
     }
 
     fn fallback_reason(&self) -> Option<&Unavailable> {
-        self.get().fallback_reason()
+        match &self.0 {
+            Picked::File(_, reason) => reason.as_ref(),
+            #[cfg(uring)]
+            Picked::Uring(_) => None,
+        }
     }
 
     fn report(&self) -> Report {
-        self.get().report()
+        let target = self.target();
+        let (polled, kernel_thread, registered_buffers) = match &self.0 {
+            Picked::File(..) => (false, false, false),
+            #[cfg(uring)]
+            Picked::Uring(uring) => uring.picked(),
+        };
+        Report {
+            backend: self.backend(),
+            fallback_reason: self.fallback_reason().cloned(),
+            direct: target.direct,
+            polled,
+            kernel_thread,
+            registered_buffers,
+            geometry: target.geometry(),
+            capabilities: target.capabilities,
+            degraded: target.steps.taken(),
+        }
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.target().geometry()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.target().capabilities
+    }
+
+    fn stats(&self) -> Stats {
+        let target = self.target();
+        target.counters.read(target.steps.taken().len() as u64)
     }
 
     fn read_block(&self, block: u64, buffer: &mut [u8]) -> Result<()> {
-        self.get().read_block(block, buffer)
+        self.target().check_one("read", block, buffer.len())?;
+        self.read_run(block, buffer)
     }
 
     fn write_block(&self, block: u64, data: &[u8]) -> Result<()> {
-        self.get().write_block(block, data)
+        self.target().check_one("write", block, data.len())?;
+        self.write_run(block, data)
     }
 
     fn read_run(&self, first: u64, buffer: &mut [u8]) -> Result<()> {
-        self.get().read_run(first, buffer)
+        self.one(ReadRequest::new(first, buffer), Durability::Cached)
     }
 
     fn write_run(&self, first: u64, data: &[u8]) -> Result<()> {
-        self.get().write_run(first, data)
+        self.one(WriteRequest::new(first, data), Durability::Cached)
+    }
+
+    fn read_vectored(&self, first: u64, buffers: &mut [IoSliceMut<'_>]) -> Result<()> {
+        let mut before = 0;
+        let buffers = buffers.iter_mut().filter(|buffer| !buffer.is_empty());
+        let requests = buffers.map(|buffer| {
+            let block = self.place_of(first, before);
+            before += buffer.len();
+            ReadRequest::new(block, buffer)
+        });
+        self.all(requests.collect())
+    }
+
+    fn write_vectored(&self, first: u64, buffers: &[IoSlice<'_>]) -> Result<()> {
+        let mut before = 0;
+        let buffers = buffers.iter().filter(|buffer| !buffer.is_empty());
+        let requests = buffers.map(|buffer| {
+            let block = self.place_of(first, before);
+            before += buffer.len();
+            WriteRequest::new(block, buffer)
+        });
+        self.all(requests.collect())
+    }
+
+    fn write_run_fua(&self, first: u64, data: &[u8]) -> Result<()> {
+        self.one(WriteRequest::new(first, data), Durability::Fua)
     }
 
     fn read_blocks(&self, requests: &mut [ReadRequest<'_>]) -> Result<(), BatchError> {
-        self.get().read_blocks(requests)
+        self.run(requests, Durability::Cached);
+        answer(requests)
     }
 
     fn write_blocks(&self, requests: &mut [WriteRequest<'_>]) -> Result<(), BatchError> {
-        self.get().write_blocks(requests)
+        self.run(requests, Durability::Cached);
+        answer(requests)
+    }
+
+    fn write_blocks_fua(&self, requests: &mut [WriteRequest<'_>]) -> Result<(), BatchError> {
+        self.run(requests, Durability::Fua);
+        answer(requests)
+    }
+
+    fn write_barrier(&self, requests: &mut [WriteRequest<'_>]) -> Result<(), BatchError> {
+        self.run(requests, Durability::Cached);
+        answer(requests)?;
+        if let Err(error) = self.flush() {
+            requests.iter_mut().for_each(|request| request.set_result(Err(error.clone())));
+            return Err(BatchError::none(error));
+        }
+        Ok(())
+    }
+
+    fn discard(&self, first: u64, blocks: u64) -> Result<()> {
+        self.target().discard(first, blocks)
+    }
+
+    fn write_zeroes(&self, first: u64, blocks: u64) -> Result<()> {
+        self.target().write_zeroes(first, blocks)
+    }
+
+    fn resize(&self, blocks: u64) -> Result<()> {
+        self.target().resize(blocks)
+    }
+
+    fn rescan(&self) -> Result<u64> {
+        self.target().rescan()
     }
 
     fn flush(&self) -> Result<()> {
-        self.get().flush()
+        self.target().flush()
     }
 
     fn aligned_buffer(&self, bytes: usize) -> Result<AlignedBuffer> {
-        self.get().aligned_buffer(bytes)
+        match &self.0 {
+            Picked::File(..) => AlignedBuffer::new(bytes, self.alignment()),
+            #[cfg(uring)]
+            Picked::Uring(uring) => uring.aligned_buffer(bytes),
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::block::Fallback;
+
 /// Which way a device reaches its blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -50,6 +52,8 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) exclusive: bool,
     pub(crate) whole_blocks: bool,
+    /// Bits of [`Fallback`].
+    pub(crate) forbidden: u8,
 }
 
 impl Default for Options {
@@ -66,6 +70,7 @@ impl Default for Options {
             read_only: false,
             exclusive: true,
             whole_blocks: false,
+            forbidden: 0,
         }
     }
 }
@@ -132,7 +137,7 @@ impl Options {
 
     /// Past the page cache (`O_DIRECT`, the default) or through it.
     ///
-    /// Where the file system refuses O_DIRECT the device is buffered and says so in its report.
+    /// Where the file system refuses O_DIRECT the device is buffered and says so in its report; see [`Options::forbid`].
     #[must_use]
     pub fn direct(mut self, on: bool) -> Self {
         self.direct = on;
@@ -166,6 +171,31 @@ impl Options {
     #[must_use]
     pub fn whole_blocks(mut self, on: bool) -> Self {
         self.whole_blocks = on;
+        self
+    }
+
+    /// Forbids a step down: where it would have to be taken there is an error, which names it and the remedy.
+    ///
+    /// What is found out when the device is opened is an error of [`open`](crate::block::open); what happens later, such as a
+    /// thread that gets no ring, is an error of the call that it happens to.
+    ///
+    /// ```
+    /// use sysuring::block::{self, Fallback, Options};
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("disk.img");
+    /// let strict = Options::new().create(1 << 20).forbid(Fallback::PageCache);
+    /// match block::open(&path, &strict) {
+    ///     Ok(device) => drop(device),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// ```
+    #[must_use]
+    pub fn forbid(mut self, fallback: Fallback) -> Self {
+        self.forbidden |= fallback.bit();
+        if fallback == Fallback::Pread && self.backend == Backend::Auto {
+            self.backend = Backend::Uring;
+        }
         self
     }
 }

@@ -107,6 +107,11 @@ pub struct BatchError {
 }
 
 impl BatchError {
+    /// None of the batch counts, for that reason.
+    pub(crate) fn none(error: Error) -> Self {
+        Self { completed: 0, error }
+    }
+
     /// Requests from the start of the list that succeeded without a gap.
     #[must_use]
     pub fn completed(&self) -> usize {
@@ -152,9 +157,7 @@ pub(crate) trait Request {
     fn result(&self) -> Option<&Result<()>>;
     fn set_result(&mut self, result: Result<()>);
     /// Forgets the result of an earlier batch.
-    #[cfg(uring)]
     fn clear(&mut self);
-    #[cfg(uring)]
     fn into_result(self) -> Option<Result<()>>;
 }
 
@@ -182,12 +185,10 @@ impl Request for ReadRequest<'_> {
         self.result.as_ref()
     }
 
-    #[cfg(uring)]
     fn clear(&mut self) {
         self.result = None;
     }
 
-    #[cfg(uring)]
     fn into_result(self) -> Option<Result<()>> {
         self.result
     }
@@ -217,12 +218,10 @@ impl Request for WriteRequest<'_> {
         self.result.as_ref()
     }
 
-    #[cfg(uring)]
     fn clear(&mut self) {
         self.result = None;
     }
 
-    #[cfg(uring)]
     fn into_result(self) -> Option<Result<()>> {
         self.result
     }

@@ -1,10 +1,14 @@
 //! The file or disk below a device: opening, locking, geometry, and the checks that every backend shares.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use crate::block::Options;
+use crate::block::platform::{self as sys, Access, Clear};
+use crate::block::stats::{Counters, count};
+use crate::block::{AlignedBuffer, Capabilities, Degraded, Fallback, Geometry, Options};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Block sizes that a device may have.
@@ -13,8 +17,12 @@ const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=65536;
 const MAX_QUEUE_DEPTH: u32 = 4096;
 /// Largest pool, in bytes.
 const MAX_POOL_SIZE: usize = 1 << 30;
-/// What `alignment` is where nothing tells: a page, on every platform that we know.
-const PAGE: usize = 4096;
+/// Longest piece of zeroes that is written at once, in bytes.
+const ZEROES: u64 = 1 << 20;
+/// Ways to zero a range of a file and of a disk, the best first; after them zeroes are written.
+const ZEROING: [&[Clear]; 2] = [&[Clear::ZeroRange], &[Clear::ZeroRange, Clear::ZeroOut]];
+/// Ways to discard a range of a file and of a disk, the best first.
+const DISCARDING: [&[Clear]; 2] = [&[Clear::PunchHole], &[Clear::PunchHole, Clear::Discard]];
 
 /// An opened file or disk.
 #[derive(Debug)]
@@ -24,26 +32,22 @@ pub(crate) struct Target {
     /// Holds a disk against others for as long as it is open; not used for I/O, so that nothing else keeps it open.
     _claim: Option<File>,
     pub(crate) block_size: u32,
-    pub(crate) block_count: u64,
+    /// Changes when the target is resized, or found to have been.
+    block_count: AtomicU64,
     /// Of addresses in memory, in bytes.
     pub(crate) alignment: usize,
     pub(crate) direct: bool,
     pub(crate) read_only: bool,
     pub(crate) queue_depth: u32,
+    geometry: Geometry,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) counters: Counters,
     /// What was asked for and could not be had.
-    pub(crate) degraded: Vec<String>,
+    pub(crate) steps: Steps,
+    /// How many of [`ZEROING`] the target refused.
+    zeroing_refused: AtomicU8,
     /// The process that holds the lock: the lock is one with a forked child's, which must not release it.
     locked_by: Option<u32>,
-}
-
-/// The smallest units of a target, in bytes.
-struct Geometry {
-    size: u64,
-    /// Of offsets and lengths, for any access to a disk, and for O_DIRECT on a file.
-    logical_block: u64,
-    /// Of addresses.
-    memory: usize,
-    is_disk: bool,
 }
 
 impl Target {
@@ -63,16 +67,16 @@ impl Target {
             Err(error) => return Err(Error::from_io(error, format_args!("open {name}"))),
         }
 
-        let mut degraded = Vec::new();
-        let (file, mut direct) = match open_file(path, options, created, &mut degraded) {
+        let steps = Steps { forbidden: options.forbidden, taken: Mutex::default() };
+        let (file, mut direct) = match open_file(path, options, created, &steps) {
             // Somebody made it in the meantime.
             Err(error) if created && error.kind() == ErrorKind::AlreadyExists => {
                 created = false;
-                open_file(path, options, created, &mut degraded)?
+                open_file(path, options, created, &steps)?
             }
             opened => opened?,
         };
-        let opened = Self::finish(path, options, file, created, &mut direct, degraded);
+        let opened = Self::finish(path, options, file, created, &mut direct, steps);
         let is_ours = opened.as_ref().is_err_and(|error| error.kind() != ErrorKind::Busy);
         if is_ours && created {
             // Made a moment ago by us and of no use to anybody; that it may be gone already changes nothing.
@@ -85,10 +89,10 @@ impl Target {
     fn finish(
         path: &Path,
         options: &Options,
-        file: File,
+        mut file: File,
         created: bool,
         direct: &mut bool,
-        mut degraded: Vec<String>,
+        steps: Steps,
     ) -> Result<Self> {
         let name = path.display();
         if options.exclusive {
@@ -98,11 +102,14 @@ impl Target {
             file.set_len(bytes)
                 .map_err(|error| Error::from_io(error, format_args!("set the size of {name} to {bytes}")))?;
         }
-        let geometry = sys::geometry(&file, *direct)
-            .map_err(|error| Error::from_io(error, format_args!("read the geometry of {name}")))?;
+        let read_geometry = |file: &File, direct| {
+            sys::geometry(file, direct)
+                .map_err(|error| Error::from_io(error, format_args!("read the geometry of {name}")))
+        };
+        let mut geometry = read_geometry(&file, *direct)?;
         let block_size = u64::from(options.block_size);
 
-        if geometry.is_disk && block_size < geometry.logical_block {
+        if geometry.is_disk && options.block_size < geometry.logical_block {
             let message = format!(
                 "block size {block_size} is under the logical block size of {name}; use {} or a larger power of two",
                 geometry.logical_block
@@ -110,19 +117,19 @@ impl Target {
             return Err(Error::new(ErrorKind::Misaligned, message));
         }
         if let Some(bytes) = options.create {
-            if geometry.size != bytes && !(geometry.is_disk && geometry.size > bytes) {
+            if geometry.bytes != bytes && !(geometry.is_disk && geometry.bytes > bytes) {
                 let message = format!(
                     "{name} exists with {} bytes, not {bytes}; open it without a size to create, or remove it",
-                    geometry.size
+                    geometry.bytes
                 );
                 return Err(Error::new(ErrorKind::AlreadyExists, message));
             }
         }
-        if geometry.size % block_size != 0 && !options.whole_blocks {
+        if geometry.bytes % block_size != 0 && !options.whole_blocks {
             let message = format!(
                 "{name} has {} bytes, which is no multiple of the block size {block_size}; use another block size, or \
                  the option whole_blocks to leave the last bytes out",
-                geometry.size
+                geometry.bytes
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
@@ -132,35 +139,59 @@ impl Target {
         } else {
             None
         };
-        let mut file = file;
-        if *direct && block_size < geometry.logical_block {
-            degraded.push(format!(
-                "{name} wants O_DIRECT transfers in multiples of {} bytes and the block size is {block_size}; going \
-                 through the page cache",
+        if *direct && options.block_size < geometry.logical_block {
+            let what = format!(
+                "O_DIRECT wants transfers in multiples of {} bytes here and the block size is {block_size}",
                 geometry.logical_block
-            ));
+            );
+            steps.take(path, Fallback::PageCache, &what)?;
             *direct = false;
             // The lock goes with the first file description, so it is taken anew.
             drop(file);
-            file = sys::open(path, options.read_only, false, false)
+            file = sys::open(path, access(options, false, false))
                 .map_err(|error| Error::from_io(error, format_args!("open {name}")))?;
             if options.exclusive {
                 sys::lock(&file, options.read_only).map_err(|error| in_use(path, error))?;
             }
+            geometry = read_geometry(&file, false)?;
         }
+        let capabilities = Capabilities {
+            write: !options.read_only,
+            discard: !options.read_only && sys::can_discard(&file),
+            resize: !options.read_only && !geometry.is_disk,
+            native_fua: sys::HAS_DURABLE_WRITE,
+        };
         Ok(Self {
             path: path.to_owned(),
             file,
             _claim: claim,
             block_size: options.block_size,
-            block_count: geometry.size / block_size,
-            alignment: if *direct { geometry.memory } else { 1 },
+            block_count: AtomicU64::new(geometry.bytes / block_size),
+            alignment: geometry.memory_alignment as usize,
             direct: *direct,
             read_only: options.read_only,
             queue_depth: options.queue_depth,
-            degraded,
+            geometry,
+            capabilities,
+            counters: Counters::default(),
+            steps,
+            zeroing_refused: AtomicU8::new(0),
             locked_by: options.exclusive.then(std::process::id),
         })
+    }
+
+    /// Blocks on the device, as far as is known now.
+    pub(crate) fn block_count(&self) -> u64 {
+        self.block_count.load(Ordering::Relaxed)
+    }
+
+    /// With the size that is known now.
+    pub(crate) fn geometry(&self) -> Geometry {
+        let whole = self.geometry.bytes / u64::from(self.block_size);
+        match self.block_count() {
+            count if count == whole => self.geometry,
+            count => Geometry { bytes: count * u64::from(self.block_size), ..self.geometry },
+        }
     }
 
     /// Checks a request for `bytes` from `block` on; the answer is its offset in bytes.
@@ -178,17 +209,22 @@ impl Target {
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        let end = block.checked_add(length / block_size);
-        if end.is_none_or(|end| end > self.block_count) {
+        self.check_range(operation, block, length / block_size)
+    }
+
+    /// Checks that there are `blocks` from `first` on; the answer is their offset in bytes.
+    pub(crate) fn check_range(&self, operation: &str, first: u64, blocks: u64) -> Result<u64> {
+        let count = self.block_count();
+        if first.checked_add(blocks).is_none_or(|end| end > count) {
             let message = format!(
-                "{operation} of {} blocks from block {block} on: {} has blocks 0 to {} only",
-                length / block_size,
+                "{operation} of {blocks} blocks from block {first} on: {} has blocks 0 to {} only",
                 self.path.display(),
-                i128::from(self.block_count) - 1
+                i128::from(count) - 1
             );
             return Err(Error::new(ErrorKind::OutOfRange, message));
         }
-        Ok(block * block_size)
+        // No overflow: it is under the size of the target.
+        Ok(first * u64::from(self.block_size))
     }
 
     /// Checks that the buffer is one block long.
@@ -205,11 +241,11 @@ impl Target {
     }
 
     /// Refuses a write to a device opened for reading.
-    pub(crate) fn check_writable(&self, block: u64) -> Result<()> {
+    pub(crate) fn check_writable(&self, operation: &str, block: u64) -> Result<()> {
         if !self.read_only {
             return Ok(());
         }
-        let message = format!("write of block {block} of {}: opened for reading only", self.path.display());
+        let message = format!("{operation} of block {block} of {}: opened for reading only", self.path.display());
         Err(Error::new(ErrorKind::ReadOnly, message))
     }
 
@@ -222,10 +258,11 @@ impl Target {
     /// The error for a transfer that moved nothing where blocks should be.
     pub(crate) fn end_error(&self, operation: &str, offset: u64) -> Error {
         let message = format!(
-            "{}: the target ends before its {} blocks do; was it truncated?",
+            "{}: the target ends before its {} blocks do; was it truncated? BlockDevice::rescan asks for its size again",
             self.place(operation, offset),
-            self.block_count
+            self.block_count()
         );
+        log::error!("{message}");
         Error::new(ErrorKind::EndOfDevice, message)
     }
 
@@ -236,36 +273,26 @@ impl Target {
 
     /// Reads all of `buffer` at `offset` with `pread`.
     pub(crate) fn pread_exact(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<()> {
-        let mut setbacks = Setbacks::default();
+        let mut progress = Progress::default();
         while !buffer.is_empty() {
-            match sys::pread(&self.file, buffer, offset) {
-                Ok(0) => return Err(self.end_error("read", offset)),
-                Ok(read) => {
-                    buffer = &mut buffer[read..];
-                    offset += read as u64;
-                    setbacks = Setbacks::default();
-                }
-                Err(error) if is_passing(&error) && setbacks.may_try_again() => {}
-                Err(error) => return Err(Error::from_io(error, self.place("read", offset))),
-            }
+            let read = progress.step(self, "read", offset, sys::pread(&self.file, buffer, offset), buffer.len())?;
+            buffer = &mut buffer[read..];
+            offset += read as u64;
         }
         Ok(())
     }
 
     /// Writes all of `data` at `offset` with `pwrite`.
-    pub(crate) fn pwrite_all(&self, mut data: &[u8], mut offset: u64) -> Result<()> {
-        let mut setbacks = Setbacks::default();
+    pub(crate) fn pwrite_all(&self, mut data: &[u8], mut offset: u64, durable: bool) -> Result<()> {
+        let mut progress = Progress::default();
         while !data.is_empty() {
-            match sys::pwrite(&self.file, data, offset) {
-                Ok(0) => return Err(self.end_error("write", offset)),
-                Ok(written) => {
-                    data = &data[written..];
-                    offset += written as u64;
-                    setbacks = Setbacks::default();
-                }
-                Err(error) if is_passing(&error) && setbacks.may_try_again() => {}
-                Err(error) => return Err(Error::from_io(error, self.place("write", offset))),
-            }
+            let result = match durable {
+                false => sys::pwrite(&self.file, data, offset),
+                true => sys::pwrite_durable(&self.file, data, offset),
+            };
+            let written = progress.step(self, "write", offset, result, data.len())?;
+            data = &data[written..];
+            offset += written as u64;
         }
         Ok(())
     }
@@ -275,7 +302,108 @@ impl Target {
         if self.read_only {
             return Ok(());
         }
-        self.file.sync_data().map_err(|error| Error::from_io(error, format_args!("flush of {}", self.path.display())))
+        count(&self.counters.flushes, 1);
+        self.file.sync_data().map_err(|error| {
+            log::error!(
+                "{}: a flush failed, and what was written since the last one may be lost: {error}",
+                self.path.display()
+            );
+            Error::from_io(error, format_args!("flush of {}", self.path.display()))
+        })
+    }
+
+    /// Gives up the storage of blocks.
+    pub(crate) fn discard(&self, first: u64, blocks: u64) -> Result<()> {
+        self.check_writable("discard", first)?;
+        let offset = self.check_range("discard", first, blocks)?;
+        let unsupported = || {
+            let message = format!("discard on {}: the target can't (Capabilities::discard)", self.path.display());
+            Error::new(ErrorKind::Unsupported, message)
+        };
+        if !self.capabilities.discard {
+            return Err(unsupported());
+        }
+        count(&self.counters.clears, 1);
+        for how in DISCARDING[usize::from(self.geometry.is_disk)] {
+            if self.clear("discard", *how, offset, blocks)? {
+                return Ok(());
+            }
+        }
+        Err(unsupported())
+    }
+
+    /// Makes blocks read as zeroes, without sending zeroes where the target can do that.
+    pub(crate) fn write_zeroes(&self, first: u64, blocks: u64) -> Result<()> {
+        self.check_writable("write zeroes", first)?;
+        let mut offset = self.check_range("write zeroes", first, blocks)?;
+        count(&self.counters.clears, 1);
+        let ways = ZEROING[usize::from(self.geometry.is_disk)];
+        let refused = usize::from(self.zeroing_refused.load(Ordering::Relaxed));
+        for (index, how) in ways.iter().enumerate().skip(refused) {
+            if self.clear("write zeroes", *how, offset, blocks)? {
+                return Ok(());
+            }
+            self.zeroing_refused.fetch_max(index as u8 + 1, Ordering::Relaxed);
+        }
+        let mut left = blocks * u64::from(self.block_size);
+        let zeroes = AlignedBuffer::new(left.clamp(1, ZEROES) as usize, self.alignment)?;
+        while left > 0 {
+            let length = left.min(ZEROES);
+            self.pwrite_all(&zeroes[..length as usize], offset, false)?;
+            (offset, left) = (offset + length, left - length);
+        }
+        Ok(())
+    }
+
+    /// One way of clearing blocks; `false` where the target has not got it.
+    fn clear(&self, operation: &str, how: Clear, offset: u64, blocks: u64) -> Result<bool> {
+        if blocks == 0 {
+            return Ok(true);
+        }
+        let length = blocks * u64::from(self.block_size);
+        let mut setbacks = Setbacks::default();
+        loop {
+            match sys::clear(&self.file, how, offset, length) {
+                Ok(()) => return Ok(true),
+                Err(error) if sys::is_unsupported(&error) => return Ok(false),
+                Err(error) if is_passing(&error) && setbacks.may_try_again() => count(&self.counters.retries, 1),
+                Err(error) => return Err(Error::from_io(error, self.place(operation, offset))),
+            }
+        }
+    }
+
+    /// Makes a file longer or shorter.
+    pub(crate) fn resize(&self, blocks: u64) -> Result<()> {
+        self.check_writable("resize", 0)?;
+        let name = self.path.display();
+        if !self.capabilities.resize {
+            let message = format!("resize of {name}: a disk has the size that it has (Capabilities::resize)");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let bytes = blocks.checked_mul(u64::from(self.block_size)).filter(|bytes| i64::try_from(*bytes).is_ok());
+        let bytes = bytes.ok_or_else(|| {
+            let message = format!("resize of {name} to {blocks} blocks: no file can have as many bytes");
+            Error::new(ErrorKind::InvalidInput, message)
+        })?;
+        // Shorter before, so that nothing reads where nothing is any more; longer after.
+        self.block_count.fetch_min(blocks, Ordering::Relaxed);
+        let resized = self.file.set_len(bytes).and_then(|()| self.file.sync_all());
+        let rescanned = self.rescan();
+        resized.map_err(|error| Error::from_io(error, format_args!("resize of {name} to {blocks} blocks")))?;
+        rescanned.map(drop)
+    }
+
+    /// Asks for the size again.
+    pub(crate) fn rescan(&self) -> Result<u64> {
+        let name = self.path.display();
+        let bytes =
+            sys::size(&self.file).map_err(|error| Error::from_io(error, format_args!("read the size of {name}")))?;
+        let blocks = bytes / u64::from(self.block_size);
+        let before = self.block_count.swap(blocks, Ordering::Relaxed);
+        if before != blocks {
+            log::info!("{name}: {blocks} blocks, {before} before");
+        }
+        Ok(blocks)
     }
 }
 
@@ -327,33 +455,117 @@ fn check_type(path: &Path, metadata: &std::fs::Metadata) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidInput, message))
 }
 
-fn open_file(path: &Path, options: &Options, create: bool, degraded: &mut Vec<String>) -> Result<(File, bool)> {
+fn access(options: &Options, create: bool, direct: bool) -> Access {
+    Access { read_only: options.read_only, create, direct, exclusive: options.exclusive }
+}
+
+fn open_file(path: &Path, options: &Options, create: bool, steps: &Steps) -> Result<(File, bool)> {
     let mut direct = options.direct && sys::HAS_DIRECT;
-    let mut opened = sys::open(path, options.read_only, create, direct);
+    let mut opened = sys::open(path, access(options, create, direct));
     if let Err(error) = &opened {
-        let refuses_direct = error.kind() == io::ErrorKind::InvalidInput
-            || error.raw_os_error().is_some_and(|errno| errno == libc::EOPNOTSUPP);
+        let refuses_direct = error.kind() == io::ErrorKind::InvalidInput || sys::is_unsupported(error);
         if direct && refuses_direct {
-            degraded
-                .push(format!("the file system of {} refuses O_DIRECT; going through the page cache", path.display()));
-            direct = false;
             // The refused open may have made the file already.
-            opened = sys::open(path, options.read_only, create && !path.exists(), false);
+            let is_made = create && path.exists();
+            steps.take(path, Fallback::PageCache, "the file system refuses O_DIRECT").inspect_err(|_| {
+                if is_made {
+                    let _ = std::fs::remove_file(path);
+                }
+            })?;
+            direct = false;
+            opened = sys::open(path, access(options, create && !is_made, false));
         }
     }
-    let file = opened.map_err(|error| Error::from_io(error, format_args!("open {}", path.display())))?;
+    let file = opened.map_err(|error| match sys::is_in_use(&error) {
+        true => in_use(path, error),
+        false => Error::from_io(error, format_args!("open {}", path.display())),
+    })?;
     Ok((file, direct))
 }
 
 fn in_use(path: &Path, error: io::Error) -> Error {
-    let busy = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy);
-    let error = Error::from_io(error, format_args!("lock {}", path.display()));
-    if !busy {
-        return error;
+    if !sys::is_in_use(&error) {
+        return Error::from_io(error, format_args!("lock {}", path.display()));
     }
     let message =
         format!("{} is in use: another device, a mount or another program holds it; close that first", path.display());
     Error::new(ErrorKind::Busy, message)
+}
+
+/// The steps down that were taken, and those that must not be.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    forbidden: u8,
+    taken: Mutex<Vec<Degraded>>,
+}
+
+impl Steps {
+    /// Takes a step down for the reason that `what` says: keeps and logs it, the first time. Where it is forbidden it is an
+    /// error instead.
+    #[cold]
+    pub(crate) fn take(&self, path: &Path, fallback: Fallback, what: &str) -> Result<()> {
+        if self.forbidden & fallback.bit() != 0 {
+            let message = format!(
+                "{}: {what}; {} is forbidden (Options::forbid, Fallback::{fallback:?}). To do: {}",
+                path.display(),
+                fallback.consequence(),
+                fallback.remedy()
+            );
+            return Err(Error::new(ErrorKind::Degraded, message));
+        }
+        let sentence = format!("{what}; {}", fallback.consequence());
+        let degraded = Degraded { fallback, sentence };
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.contains(&degraded) {
+            return Ok(());
+        }
+        taken.push(degraded.clone());
+        // A logger may ask for the report.
+        drop(taken);
+        log::warn!("{}: {degraded}", path.display());
+        Ok(())
+    }
+
+    #[cfg(uring)]
+    pub(crate) fn is_forbidden(&self, fallback: Fallback) -> bool {
+        self.forbidden & fallback.bit() != 0
+    }
+
+    pub(crate) fn taken(&self) -> Vec<Degraded> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A transfer by `pread` or `pwrite` on its way.
+#[derive(Default)]
+struct Progress(Setbacks);
+
+impl Progress {
+    /// How far a call got; 0 where it is to be made again.
+    fn step(
+        &mut self,
+        target: &Target,
+        operation: &str,
+        offset: u64,
+        result: io::Result<usize>,
+        asked: usize,
+    ) -> Result<usize> {
+        match result {
+            Ok(0) => Err(target.end_error(operation, offset)),
+            Ok(moved) => {
+                if moved < asked {
+                    count(&target.counters.short_transfers, 1);
+                }
+                self.0 = Setbacks::default();
+                Ok(moved)
+            }
+            Err(error) if is_passing(&error) && self.0.may_try_again() => {
+                count(&target.counters.retries, 1);
+                Ok(0)
+            }
+            Err(error) => Err(Error::from_io(error, target.place(operation, offset))),
+        }
+    }
 }
 
 /// How often in a row something had to be tried again.
@@ -378,162 +590,4 @@ impl Setbacks {
 /// Whether the same call may be made again at once.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
-}
-
-/// The same for all platforms but this file: what `open` says of access.
-fn access(read_only: bool, create: bool) -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(!read_only).create_new(create);
-    options
-}
-
-#[cfg(unix)]
-mod sys {
-    use std::fs::{File, Metadata, OpenOptions};
-    use std::io;
-    use std::os::fd::AsRawFd;
-    use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-    use std::path::Path;
-
-    use super::{Geometry, PAGE};
-
-    pub(super) const HAS_DIRECT: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    const O_DIRECT: libc::c_int = libc::O_DIRECT;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    const O_DIRECT: libc::c_int = 0;
-
-    pub(super) fn is_disk(metadata: &Metadata) -> bool {
-        metadata.file_type().is_block_device()
-    }
-
-    pub(super) fn open(path: &Path, read_only: bool, create: bool, direct: bool) -> io::Result<File> {
-        let flags = if direct { O_DIRECT } else { 0 };
-        super::access(read_only, create).custom_flags(flags).open(path)
-    }
-
-    /// Opens a disk so that neither a mount nor another claim can have it.
-    pub(super) fn claim(path: &Path) -> io::Result<File> {
-        OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path)
-    }
-
-    pub(super) fn lock(file: &File, shared: bool) -> io::Result<()> {
-        let how = if shared { libc::LOCK_SH } else { libc::LOCK_EX };
-        // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
-        match unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    pub(super) fn unlock(file: &File) {
-        // SAFETY: as for `lock`. There is nobody to tell of a failure, and the lock goes with the file anyway.
-        unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
-    }
-
-    pub(super) fn pread(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        file.read_at(buffer, offset)
-    }
-
-    pub(super) fn pwrite(file: &File, data: &[u8], offset: u64) -> io::Result<usize> {
-        file.write_at(data, offset)
-    }
-
-    pub(super) fn geometry(file: &File, direct: bool) -> io::Result<Geometry> {
-        let metadata = file.metadata()?;
-        if !is_disk(&metadata) {
-            let (memory, logical_block) = if direct { direct_alignment(file) } else { (1, 1) };
-            return Ok(Geometry { size: metadata.size(), logical_block, memory, is_disk: false });
-        }
-        // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
-        let end = unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_END) };
-        let size = u64::try_from(end).map_err(|_| io::Error::last_os_error())?;
-        let logical_block = logical_block_size(file)?;
-        let (memory, _) = direct_alignment(file);
-        Ok(Geometry { size, logical_block, memory, is_disk: true })
-    }
-
-    /// What O_DIRECT asks of addresses and of offsets: what `statx` says, or a page where it says nothing.
-    #[cfg(target_os = "linux")]
-    fn direct_alignment(file: &File) -> (usize, u64) {
-        use std::mem::MaybeUninit;
-
-        let mut status = MaybeUninit::<libc::statx>::zeroed();
-        // SAFETY: an empty path with AT_EMPTY_PATH means the descriptor itself; the kernel fills `status`, which is as
-        // large as it expects.
-        let returned = unsafe {
-            libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, status.as_mut_ptr())
-        };
-        // SAFETY: all zeroes is a value of this plain structure; the kernel wrote over some of it at most.
-        let status = unsafe { status.assume_init() };
-        if returned == 0 && status.stx_mask & libc::STATX_DIOALIGN != 0 && status.stx_dio_mem_align != 0 {
-            (status.stx_dio_mem_align as usize, u64::from(status.stx_dio_offset_align))
-        } else {
-            (PAGE, PAGE as u64)
-        }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn direct_alignment(_: &File) -> (usize, u64) {
-        (PAGE, PAGE as u64)
-    }
-
-    /// The smallest unit that the disk reads and writes.
-    #[cfg(target_os = "linux")]
-    fn logical_block_size(file: &File) -> io::Result<u64> {
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: BLKSSZGET writes one int through the pointer, which is to a live one.
-        match unsafe { libc::ioctl(file.as_raw_fd(), libc::BLKSSZGET, &raw mut bytes) } {
-            0 => Ok(u64::try_from(bytes).unwrap_or(PAGE as u64)),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn logical_block_size(_: &File) -> io::Result<u64> {
-        Ok(PAGE as u64)
-    }
-}
-
-#[cfg(windows)]
-mod sys {
-    use std::fs::{File, Metadata};
-    use std::io;
-    use std::os::windows::fs::FileExt;
-    use std::path::Path;
-
-    use super::Geometry;
-
-    pub(super) const HAS_DIRECT: bool = false;
-
-    pub(super) fn is_disk(_: &Metadata) -> bool {
-        false
-    }
-
-    pub(super) fn open(path: &Path, read_only: bool, create: bool, _: bool) -> io::Result<File> {
-        super::access(read_only, create).open(path)
-    }
-
-    pub(super) fn claim(_: &Path) -> io::Result<File> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn lock(_: &File, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    pub(super) fn unlock(_: &File) {}
-
-    pub(super) fn pread(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        file.seek_read(buffer, offset)
-    }
-
-    pub(super) fn pwrite(file: &File, data: &[u8], offset: u64) -> io::Result<usize> {
-        file.seek_write(data, offset)
-    }
-
-    pub(super) fn geometry(file: &File, _: bool) -> io::Result<Geometry> {
-        Ok(Geometry { size: file.metadata()?.len(), logical_block: 1, memory: 1, is_disk: false })
-    }
 }

@@ -15,16 +15,17 @@
 use std::cell::Cell;
 use std::mem;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::block::file::Blocking;
-use crate::block::request::{Request, answer};
+use crate::block::request::Request;
+use crate::block::stats::count;
 use crate::block::target::{Setbacks, Target as Opened};
-use crate::block::{AlignedBuffer, Backend, BatchError, BlockDevice, Options, ReadRequest, Report, WriteRequest};
+use crate::block::{AlignedBuffer, Durability, Fallback, Options, ReadRequest};
 use crate::core::{Core, Operation, Target, transfer_opcode};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
 use crate::raw_ring::is_passing;
 use crate::shared::SharedRing;
@@ -38,6 +39,8 @@ const LONGEST_PIECE: usize = 1 << 20;
 const SMALLEST_SLOT: usize = 4096;
 /// O_DIRECT transfers go on at a multiple of this after a short one.
 const SECTOR: usize = 512;
+/// What it means that a ring that polls refuses a transfer.
+const NO_POLLING: &str = "the target has no queues for it";
 /// How often the kernel may give back a part that it did not begin.
 const MOST_TRIES: u32 = 3;
 /// How long a device uses `pread` and `pwrite` after it got something back that way.
@@ -45,10 +48,10 @@ const REST: Duration = Duration::from_secs(30);
 /// How long completions are waited for on a ring that can't be entered any more.
 const LAST_RESORT: Duration = Duration::from_secs(60);
 
-/// A block device on io_uring.
+/// What a device on io_uring has.
 #[derive(Debug)]
-pub struct UringBlockDevice {
-    blocking: Blocking,
+pub(super) struct Uring {
+    pub(super) blocking: Blocking,
     sqpoll: Option<Duration>,
     /// Completions are polled for; off for good when the target turns out not to be able to.
     polls: AtomicBool,
@@ -63,26 +66,23 @@ pub struct UringBlockDevice {
     unregistered: AtomicBool,
     /// A thread that should have had a ring of its own uses a shared one.
     shares: AtomicBool,
-    /// What could not be had; one sentence of each kind.
-    degraded: Mutex<Vec<String>>,
     opened: Instant,
     /// Until when `pread` and `pwrite` are used, in milliseconds since the device was opened.
     rests_until: AtomicU64,
 }
 
-impl UringBlockDevice {
+impl Uring {
     /// Makes a ring and reads through it; where that does not work, gives the target back with the reason.
-    pub(crate) fn new(target: Opened, options: &Options) -> Result<Self, Box<(Opened, Unavailable)>> {
+    pub(super) fn new(target: Opened, options: &Options) -> Result<Self, Box<(Opened, Refusal)>> {
         if let Err(reason) = available() {
-            return Err(Box::new((target, reason)));
+            return Err(Box::new((target, Refusal::Unavailable(reason))));
         }
         let slot_size = SMALLEST_SLOT.max(target.block_size as usize);
         let slots = u32::try_from(options.pool_size / slot_size).unwrap_or(u32::MAX - 1).max(1);
         let pool = match Pool::new(slots, slot_size) {
             Ok(pool) => pool,
-            Err(error) => return Err(Box::new((target, Unavailable::other(&error)))),
+            Err(error) => return Err(Box::new((target, Refusal::Unavailable(Unavailable::other(&error))))),
         };
-        let degraded = Mutex::new(target.degraded.clone());
         let mut device = Self {
             blocking: Blocking::new(target),
             sqpoll: options.sqpoll,
@@ -93,45 +93,48 @@ impl UringBlockDevice {
             shared: [None, None],
             unregistered: AtomicBool::new(false),
             shares: AtomicBool::new(false),
-            degraded,
             opened: Instant::now(),
             rests_until: AtomicU64::new(0),
         };
         match device.settle() {
             Ok(()) => Ok(device),
-            Err(reason) => Err(Box::new((device.blocking.target, reason))),
+            Err(refusal) => Err(Box::new((device.blocking.target, refusal))),
         }
     }
 
     /// Finds the most capable kind of ring that works with this target.
-    fn settle(&mut self) -> Result<(), Unavailable> {
+    fn settle(&mut self) -> Result<(), Refusal> {
         if self.polls() && !self.blocking.target.direct {
-            self.stop_polling("it needs O_DIRECT");
+            self.stop_polling("it needs O_DIRECT")?;
         }
         if self.sqpoll.is_some() {
             if let Err(error) = ThreadRings::shared_of_kind(self.kind()) {
                 self.sqpoll = None;
-                self.degrade(format!("no kernel thread for submissions ({error}); submitting by system call"));
+                let what = format!("there is no kernel thread for submissions ({error})");
+                self.degrade(Fallback::SystemCalls, &what)?;
             }
         }
-        self.shared[usize::from(self.polls())] = self.shared_ring();
+        self.shared[usize::from(self.polls())] = self.shared_ring()?;
         let probed = self.probe();
         if self.polls() {
-            if let Err(reason) = &probed {
-                self.stop_polling(&reason.to_string());
+            if let Err(error) = &probed {
+                self.stop_polling(&error.to_string())?;
             }
             // Polled or not: what the first block is on may differ from what others are on.
             self.shared[0] = ThreadRings::shared_of_kind(RingKind { iopoll: false, ..self.kind() }).ok();
         }
-        if probed.is_ok() || self.shared[0].is_none() { probed } else { self.probe() }
+        let probed = if probed.is_ok() || self.shared[0].is_none() { probed } else { self.probe() };
+        Ok(probed?)
     }
 
-    fn shared_ring(&self) -> Option<Arc<SharedRing>> {
-        let ring = ThreadRings::shared_of_kind(self.kind());
-        if let Err(error) = &ring {
-            self.degrade(format!("no ring for threads to share ({error}); such threads use pread/pwrite"));
+    fn shared_ring(&self) -> Result<Option<Arc<SharedRing>>> {
+        match ThreadRings::shared_of_kind(self.kind()) {
+            Ok(ring) => Ok(Some(ring)),
+            Err(error) => {
+                let what = format!("there is no ring for threads to share ({error}), which such threads do without");
+                self.degrade(Fallback::PreadAtTimes, &what).map(|()| None)
+            }
         }
-        ring.ok()
     }
 
     fn kind(&self) -> RingKind {
@@ -143,28 +146,33 @@ impl UringBlockDevice {
     }
 
     #[cold]
-    fn stop_polling(&self, why: &str) {
+    fn stop_polling(&self, why: &str) -> Result<()> {
         self.polls.store(false, Ordering::Relaxed);
-        self.degrade(format!("completions can't be polled for here ({why}); waiting for interrupts"));
+        self.degrade(Fallback::Interrupts, &format!("completions can't be polled for here ({why})"))
     }
 
     /// Reads the first block through a ring. What `pread` reports as well is no failure of the ring.
-    fn probe(&self) -> Result<(), Unavailable> {
-        let unavailable = |error| Unavailable::from_error("read through io_uring", error);
+    fn probe(&self) -> Result<()> {
         let lane = |lane: &mut Lane<'_>| -> Result<()> {
-            if self.block_count() == 0 {
+            let target = &self.blocking.target;
+            if target.block_count() == 0 {
                 return lane.with(|_| ());
             }
-            let mut block = AlignedBuffer::new(self.block_size(), self.alignment().max(SECTOR))?;
+            let mut block = AlignedBuffer::new(target.block_size as usize, target.alignment.max(SECTOR))?;
             let mut requests = [ReadRequest::new(0, &mut block)];
-            Transfer::new(self, &mut requests).drive(lane)?;
+            let mut transfer = Transfer::new(self, &mut requests, Durability::Cached);
+            transfer.drive(lane)?;
+            if transfer.polling_refused {
+                return Err(Error::new(ErrorKind::Unsupported, NO_POLLING));
+            }
+            drop(transfer);
             let [request] = requests;
             match request.into_result() {
-                Some(Err(error)) if self.blocking.target.pread_exact(&mut block, 0).is_ok() => Err(error),
+                Some(Err(error)) if target.pread_exact(&mut block, 0).is_ok() => Err(error),
                 _ => Ok(()),
             }
         };
-        self.on_a_ring(lane).map_err(unavailable)
+        self.on_a_ring(lane)
     }
 
     /// Works on this thread's ring, or on the shared one.
@@ -172,35 +180,47 @@ impl UringBlockDevice {
         let mut work = Some(work);
         // Reported only when the ring is let go of: a logger is somebody else's code.
         let mut unregistered = None;
+        let must_register = self.blocking.target.steps.is_forbidden(Fallback::UnregisteredBuffers);
         let own = ThreadRings::with_kind(self.kind(), self.blocking.target.queue_depth, |ring| {
             let core = ring.core();
             unregistered = self.register(core);
+            if must_register && unregistered.is_some() {
+                return None;
+            }
             work.take().map(|work| work(&mut Lane::Own(core)))
         });
         let done = match (own, &self.shared[usize::from(self.polls())]) {
             (Ok(done), _) => done,
             (Err(refused), None) => return Err(refused.into()),
             (Err(refused), Some(shared)) => {
-                self.report_shared(refused);
+                self.report_shared(refused)?;
                 unregistered = shared.with(|core| self.register(core))?;
-                work.map(|work| work(&mut Lane::Shared(shared)))
+                match must_register && unregistered.is_some() {
+                    true => None,
+                    false => work.map(|work| work(&mut Lane::Shared(shared))),
+                }
             }
         };
-        let done = done.expect("the work is done once, on the one ring or the other");
-        if let (Some(error), Ok(_)) = (unregistered, &done) {
+        if let (Some(error), None | Some(Ok(_))) = (unregistered, &done) {
             // Where the ring does not work at all, that it has no buffers is no news.
-            self.report_unregistered(&error);
+            self.report_unregistered(&error)?;
         }
-        done
+        done.expect("the work is done once, on the one ring or the other, or it is an error that there are no buffers")
     }
 
     /// Says, the first time, that a thread uses a shared ring, unless that is how it is meant to be.
-    fn report_shared(&self, refused: Refused) {
-        let is_meant = matches!(refused, Refused::OverLimit | Refused::InUse | Refused::Ended);
-        if !is_meant && !self.shares.swap(true, Ordering::Relaxed) {
-            let refused = Error::from(refused);
-            self.degrade(format!("a thread has no ring of its own ({refused}); it uses a shared one"));
+    fn report_shared(&self, refused: Refused) -> Result<()> {
+        let is_forbidden = self.blocking.target.steps.is_forbidden(Fallback::SharedRing);
+        let is_meant = match refused {
+            Refused::InUse | Refused::Ended => true,
+            Refused::OverLimit => !is_forbidden,
+            Refused::Failed(_) => false,
+        };
+        if is_meant || !is_forbidden && self.shares.swap(true, Ordering::Relaxed) {
+            return Ok(());
         }
+        let refused = Error::from(refused);
+        self.degrade(Fallback::SharedRing, &format!("a thread has no ring of its own ({refused})"))
     }
 
     /// Registers the pool on a ring that has not got it yet; an error means that it goes without.
@@ -214,7 +234,7 @@ impl UringBlockDevice {
     }
 
     #[cold]
-    fn report_unregistered(&self, error: &Error) {
+    fn report_unregistered(&self, error: &Error) -> Result<()> {
         if !self.unregistered.swap(true, Ordering::Relaxed) {
             let bytes = self.pool.slots() as usize * self.pool.slot_size();
             let hint = if error.raw_os_error() == Some(libc::ENOMEM) {
@@ -222,54 +242,70 @@ impl UringBlockDevice {
             } else {
                 ""
             };
-            self.degrade(format!("{bytes} bytes of buffers are not registered ({error}{hint}); transfers go without"));
+            let what = format!("{bytes} bytes of buffers are not registered ({error}{hint})");
+            let taken = self.degrade(Fallback::UnregisteredBuffers, &what);
+            // Where it is forbidden it is tried again.
+            self.unregistered.store(taken.is_ok(), Ordering::Relaxed);
+            taken?;
         }
+        Ok(())
     }
 
-    /// Keeps a sentence for the report, and logs it, the first time.
+    /// Takes a step down.
     #[cold]
-    fn degrade(&self, sentence: String) {
-        let mut degraded = self.degraded.lock().unwrap_or_else(PoisonError::into_inner);
-        if degraded.contains(&sentence) {
-            return;
-        }
-        degraded.push(sentence.clone());
-        // A logger may ask for the report.
-        drop(degraded);
-        log::warn!("{}: {sentence}", self.blocking.target.path.display());
+    fn degrade(&self, fallback: Fallback, what: &str) -> Result<()> {
+        self.blocking.target.steps.take(&self.blocking.target.path, fallback, what)
     }
 
-    fn run<R: Request>(&self, requests: &mut [R]) {
-        for request in &mut *requests {
-            let block = request.first_block();
-            let writable = if R::IS_READ { Ok(()) } else { self.blocking.target.check_writable(block) };
-            let checked = writable.and_then(|()| self.blocking.target.check(R::NAME, block, request.len()));
-            match checked {
-                Ok(_) => request.clear(),
-                Err(error) => request.set_result(Err(error)),
-            }
+    /// Whether completions are polled for, whether a kernel thread submits, and whether buffers are registered.
+    pub(super) fn picked(&self) -> (bool, bool, bool) {
+        (self.polls(), self.sqpoll.is_some(), !self.unregistered.load(Ordering::Relaxed))
+    }
+
+    /// Registered memory where it fits, since the kernel need not look up its pages then; not all of it, so that unaligned
+    /// memory still has something to pass through.
+    pub(super) fn aligned_buffer(&self, bytes: usize) -> Result<AlignedBuffer> {
+        let lent = Arc::strong_count(&self.lent) - 1;
+        let may_lend = (1..=self.pool.slot_size()).contains(&bytes) && lent < self.pool.slots() as usize / 2;
+        match may_lend.then(|| self.pool.lease()).flatten() {
+            Some(buf) => Ok(AlignedBuffer::of_lease(buf, bytes, Arc::clone(&self.lent))),
+            None => AlignedBuffer::new(bytes, self.blocking.target.alignment),
         }
-        let mut transfer = Transfer::new(self, requests);
+    }
+
+    /// Carries out every request that has no result.
+    pub(super) fn run<R: Request>(&self, requests: &mut [R], durability: Durability) {
+        let mut transfer = Transfer::new(self, requests, durability);
         if self.is_resting() {
             transfer.finish_blocking();
-            return transfer.settle();
+        } else if let Err(error) = self.run_on_rings(&mut transfer) {
+            // A step down that is forbidden.
+            transfer.fail(&error);
         }
+        transfer.settle();
+    }
+
+    fn run_on_rings<R: Request>(&self, transfer: &mut Transfer<'_, R>) -> Result<()> {
         let mut outcome = self.on_a_ring(|lane| transfer.drive(lane));
         if mem::take(&mut transfer.polling_refused) {
             if self.polls() {
-                self.stop_polling("the disk has no queues for it");
+                self.stop_polling(NO_POLLING)?;
             }
             outcome = self.on_a_ring(|lane| transfer.drive(lane));
         }
-        if let Err(error) = outcome {
-            self.degrade(format!("a thread can't use io_uring ({error}); it uses pread/pwrite"));
-            transfer.finish_blocking();
+        match outcome {
+            Err(error) if error.kind() == ErrorKind::Degraded => return Err(error),
+            Err(error) => {
+                self.degrade(Fallback::PreadAtTimes, &format!("a thread can't use io_uring ({error})"))?;
+                transfer.finish_blocking();
+            }
+            Ok(()) => {}
         }
         if !transfer.by_hand.is_empty() {
-            self.rest();
+            self.rest()?;
             transfer.finish_blocking();
         }
-        transfer.settle();
+        Ok(())
     }
 
     /// Whether io_uring is left alone for a while. One relaxed load where it never had to be.
@@ -280,14 +316,16 @@ impl UringBlockDevice {
     }
 
     #[cold]
-    fn rest(&self) {
+    fn rest(&self) -> Result<()> {
+        let what = format!(
+            "for {} s at a time, since the kernel gives operations back that it did not begin (ECANCELED): it may start no \
+             thread for them, see `ulimit -u` and pids.max",
+            REST.as_secs()
+        );
+        self.degrade(Fallback::PreadAtTimes, &what)?;
         let until = (self.opened.elapsed() + REST).as_millis();
         self.rests_until.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.degrade(format!(
-            "the kernel gives operations back that it did not begin (ECANCELED): it may start no thread for them, see \
-             `ulimit -u` and pids.max; using pread/pwrite for {} s at a time",
-            REST.as_secs()
-        ));
+        Ok(())
     }
 
     /// The longest part that can be transferred at once to or from `address`, in bytes.
@@ -295,12 +333,23 @@ impl UringBlockDevice {
         let is_aligned = address.addr() % self.blocking.target.alignment == 0;
         if is_aligned { LONGEST_PIECE } else { self.pool.slot_size() }
     }
+}
 
-    fn one<R: Request>(&self, request: R) -> Result<()> {
-        let mut requests = [request];
-        self.run(&mut requests);
-        let [request] = requests;
-        request.into_result().expect("a run gives every request its result")
+/// Why a device is not on io_uring.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// There is none.
+    Unavailable(Unavailable),
+    /// It would be one without something that must not be missing.
+    Forbidden(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Degraded => Self::Forbidden(error),
+            _ => Self::Unavailable(Unavailable::from_error("read through io_uring", error)),
+        }
     }
 }
 
@@ -349,6 +398,11 @@ fn any_done(core: &Core, pieces: &[Piece]) -> bool {
     pieces.iter().any(|piece| core.is_done(piece.ticket))
 }
 
+/// Whether the kernel did not carry out what it can carry out when it is asked again.
+fn is_given_back(errno: i32) -> bool {
+    matches!(errno, libc::ECANCELED | libc::EINTR | libc::EAGAIN)
+}
+
 /// A signal came while nothing was submitted. However many come, the wait goes on.
 fn is_signal(error: &Error) -> bool {
     error.raw_os_error() == Some(libc::EINTR)
@@ -379,7 +433,7 @@ thread_local! {
 
 /// The requests of one call on their way.
 struct Transfer<'a, R: Request> {
-    device: &'a UringBlockDevice,
+    device: &'a Uring,
     requests: &'a mut [R],
     pieces: Vec<Piece>,
     /// Parts to be tried again, before any new one.
@@ -391,13 +445,14 @@ struct Transfer<'a, R: Request> {
     setbacks: Setbacks,
     /// What the kernel gave back again and again: nothing more is started, and all that is left is carried out by `pread` and `pwrite`.
     by_hand: Vec<Part>,
+    durability: Durability,
 }
 
 /// There is no room on the ring, or no lease: some of what is in flight has to end first.
 struct NoRoom;
 
 impl<'a, R: Request> Transfer<'a, R> {
-    fn new(device: &'a UringBlockDevice, requests: &'a mut [R]) -> Self {
+    fn new(device: &'a Uring, requests: &'a mut [R], durability: Durability) -> Self {
         let next = Part { request: 0, position: 0, length: 0, tries: 0 };
         let pieces = SCRATCH.try_with(Cell::take).unwrap_or_default();
         Self {
@@ -409,6 +464,7 @@ impl<'a, R: Request> Transfer<'a, R> {
             polling_refused: false,
             setbacks: Setbacks::default(),
             by_hand: Vec::new(),
+            durability,
         }
     }
 
@@ -501,6 +557,7 @@ impl<'a, R: Request> Transfer<'a, R> {
             (memory, pool.memory.chunk_of(memory, part.length), Held::Borrowed)
         } else {
             let mut buf = pool.lease().ok_or(NoRoom)?;
+            count(&target.counters.bounces, 1);
             if !R::IS_READ {
                 // SAFETY: `memory` is `length` bytes of the request that the caller lent us; a lease overlaps nothing.
                 buf[..part.length].copy_from_slice(unsafe { std::slice::from_raw_parts(memory, part.length) });
@@ -513,6 +570,7 @@ impl<'a, R: Request> Transfer<'a, R> {
             length: part.length as u32,
             offset,
             buffer: buffer.unwrap_or(0),
+            operation_flags: if self.durability == Durability::Fua { libc::RWF_DSYNC as u32 } else { 0 },
             ..Operation::new(transfer_opcode(R::IS_READ, buffer.is_some()))
         };
         let descriptor = Target::descriptor(target.file.as_raw_fd());
@@ -542,6 +600,7 @@ impl<'a, R: Request> Transfer<'a, R> {
         let moved = match usize::try_from(finished.result) {
             Ok(moved) => moved,
             Err(_) => {
+                count(&target.counters.retries, u64::from(is_given_back(-finished.result)));
                 match -finished.result {
                     // Withdrawn; or the thread that submitted it for others has ended; or the kernel may have no thread for
                     // what it can't do at once, and will give it back the next time as well.
@@ -570,6 +629,7 @@ impl<'a, R: Request> Transfer<'a, R> {
         if moved >= part.length {
             return;
         }
+        count(&target.counters.short_transfers, 1);
         let kept = if target.direct { moved - moved % SECTOR } else { moved };
         if kept == 0 {
             request.set_result(Err(target.end_error(R::NAME, offset)));
@@ -639,12 +699,21 @@ impl<'a, R: Request> Transfer<'a, R> {
             // overlap, and this one was not started.
             self.device.blocking.read(unsafe { std::slice::from_raw_parts_mut(memory, part.length) }, offset)
         } else {
+            let durable = self.durability == Durability::Fua;
             // SAFETY: as above, for reading.
-            self.device.blocking.write(unsafe { std::slice::from_raw_parts(memory, part.length) }, offset)
+            self.device.blocking.write(unsafe { std::slice::from_raw_parts(memory, part.length) }, offset, durable)
         };
         if let Err(error) = result {
             request.set_result(Err(error));
         }
+    }
+
+    /// Says of every request that has not failed that it did so for that reason.
+    #[cold]
+    fn fail(&mut self, error: &Error) {
+        self.requests.iter_mut().filter(|request| request.result().is_none()).for_each(|request| {
+            request.set_result(Err(error.clone()));
+        });
     }
 
     /// Says of every request that did not fail that it succeeded.
@@ -666,84 +735,5 @@ impl<R: Request> Drop for Transfer<'_, R> {
         let pieces = mem::take(&mut self.pieces);
         // Nothing to keep for a thread that is ending.
         let _ = SCRATCH.try_with(|scratch| scratch.set(pieces));
-    }
-}
-
-impl BlockDevice for UringBlockDevice {
-    fn block_size(&self) -> usize {
-        self.blocking.target.block_size as usize
-    }
-
-    fn block_count(&self) -> u64 {
-        self.blocking.target.block_count
-    }
-
-    fn alignment(&self) -> usize {
-        self.blocking.target.alignment
-    }
-
-    fn max_batch(&self) -> usize {
-        self.blocking.target.queue_depth as usize
-    }
-
-    fn backend(&self) -> Backend {
-        Backend::Uring
-    }
-
-    fn fallback_reason(&self) -> Option<&Unavailable> {
-        None
-    }
-
-    fn report(&self) -> Report {
-        Report {
-            backend: Backend::Uring,
-            fallback_reason: None,
-            direct: self.blocking.target.direct,
-            registered_buffers: !self.unregistered.load(Ordering::Relaxed),
-            degraded: self.degraded.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        }
-    }
-
-    fn read_block(&self, block: u64, buffer: &mut [u8]) -> Result<()> {
-        self.blocking.target.check_one("read", block, buffer.len())?;
-        self.one(ReadRequest::new(block, buffer))
-    }
-
-    fn write_block(&self, block: u64, data: &[u8]) -> Result<()> {
-        self.blocking.target.check_one("write", block, data.len())?;
-        self.one(WriteRequest::new(block, data))
-    }
-
-    fn read_run(&self, first: u64, buffer: &mut [u8]) -> Result<()> {
-        self.one(ReadRequest::new(first, buffer))
-    }
-
-    fn write_run(&self, first: u64, data: &[u8]) -> Result<()> {
-        self.one(WriteRequest::new(first, data))
-    }
-
-    fn read_blocks(&self, requests: &mut [ReadRequest<'_>]) -> Result<(), BatchError> {
-        self.run(requests);
-        answer(requests)
-    }
-
-    fn write_blocks(&self, requests: &mut [WriteRequest<'_>]) -> Result<(), BatchError> {
-        self.run(requests);
-        answer(requests)
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.blocking.target.flush()
-    }
-
-    fn aligned_buffer(&self, bytes: usize) -> Result<AlignedBuffer> {
-        // Registered memory where it fits, since the kernel need not look up its pages then; not all of it, so that
-        // unaligned memory still has something to pass through.
-        let lent = Arc::strong_count(&self.lent) - 1;
-        let may_lend = (1..=self.pool.slot_size()).contains(&bytes) && lent < self.pool.slots() as usize / 2;
-        match may_lend.then(|| self.pool.lease()).flatten() {
-            Some(buf) => Ok(AlignedBuffer::of_lease(buf, bytes, Arc::clone(&self.lent))),
-            None => AlignedBuffer::new(bytes, self.alignment()),
-        }
     }
 }

@@ -1,5 +1,9 @@
 //! What several tests need.
 
+#[cfg(all(target_os = "linux", feature = "block"))]
+pub mod disk;
+#[cfg(all(target_os = "linux", feature = "block"))]
+pub mod filter;
 #[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
 pub mod random;
 
@@ -68,7 +72,7 @@ pub fn pipe() -> (std::fs::File, std::fs::File) {
 
 /// Whether this is the process that a test started for itself alone, so that what it counts is its own. Where it is not,
 /// starts it, and passes on what it says.
-#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen", feature = "block")))]
 #[track_caller]
 pub fn is_alone(test: &str) -> bool {
     const ALONE: &str = "SYSURING_TEST_ALONE";

@@ -140,7 +140,7 @@ fn a_filter_came_after(errno: i32, name: &str, word: &str) {
                 device.flush().unwrap();
             });
         });
-        report_says(device, &["no ring of its own", "seccomp", "can't use io_uring", word, "it uses pread/pwrite"]);
+        report_says(device, &["no ring of its own", "seccomp", "can't use io_uring", word, "using pread/pwrite"]);
         assert!(device.report().registered_buffers, "the other threads' rings have them");
         let before = device.report();
         std::thread::scope(|scope| {
