@@ -1,5 +1,40 @@
 //! The block device, on every backend that this machine has.
+//!
+//! Defects that such devices have had, and the tests that would notice each. Paths without `uring::` are below this module.
+//!
+//! | defect | tests |
+//! |---|---|
+//! | functions that the installed library does not export | `blocks_runs_and_batches_round_trip` |
+//! | the ring is copied, and the copy used: the second transfer hangs | `blocks_runs_and_batches_round_trip` |
+//! | buffers are registered on one ring and used on all | `uring::threads::more_threads_than_rings_read_and_write_one_device` |
+//! | that buffers could not be registered is ignored | `ladder::no_locked_memory_is_buffers_that_are_not_registered` |
+//! | numbers and layouts of the interface are wrong, or of one architecture | `every_block_size_works_buffered_and_direct`, `odd_options_work_or_are_reported`; the bindings' own tests |
+//! | a short transfer is taken for a whole one: stale data, lost writes | `a_truncated_target_is_an_error_and_no_stale_data` |
+//! | completions are not told apart: after an error others get what was left over | `defects::after_an_error_in_a_batch_every_answer_is_its_own` |
+//! | a signal is a failure, with transfers in flight | `defects::signals_end_no_transfer` |
+//! | a full queue or a short submit leaves entries for later | `odd_options_work_or_are_reported` (queues of 1 and 4096) |
+//! | a batch longer than the queue waits for itself; two wait for each other | `blocks_runs_and_batches_round_trip`, `defects::threads_share_a_device_whatever_its_backend` |
+//! | batches are not checked, or only afterwards | `mistakes_are_told_and_lose_nothing` |
+//! | a flush does nothing | `operations::flush_fua_and_barrier_reach_the_disk_and_a_write_alone_does_not` |
+//! | closing leaves rings, descriptors, pinned memory | `uring::threads::short_threads_and_many_devices_leave_nothing_behind`, `uring::process::a_closed_device_leaves_no_memory_pinned` |
+//! | rings of threads that ended stay, and count | `uring::threads::short_threads_and_many_devices_leave_nothing_behind` |
+//! | a lock is held across a wait | `uring::shared::a_thread_that_waits_long_holds_nobody_up` |
+//! | a library that is there is taken for io_uring that works | `ladder::no_ring_is_pread`, `uring::process` |
+//! | no way out where O_DIRECT is refused | `ladder::no_direct_is_the_page_cache` |
+//! | the file is not created, not measured, not locked, and inherited | `opening_tells_what_is_wrong`, `a_device_is_exclusive_until_it_is_closed_and_free_at_once_after`, `defects::no_descriptor_outlives_an_exec_or_a_failed_open` |
+//! | a failed open leaks | `defects::no_descriptor_outlives_an_exec_or_a_failed_open` |
+//! | block sizes that the target can't have; offsets that overflow | `geometry::disks_tell_their_sectors_and_take_every_block_size_from_there`, `geometry::files_as_large_as_they_can_be_have_a_last_block` |
+//! | an error has no place, no operation and no number | `mistakes_are_told_and_lose_nothing`, the tests of `Error` |
+//! | everything is copied | `operations::what_is_done_is_counted_and_what_has_ended_is_not_in_flight` |
+//! | the fallback opens the file for each transfer, and not for two at once | `defects::threads_share_a_device_whatever_its_backend`, `defects::no_descriptor_outlives_an_exec_or_a_failed_open` |
+//! | options that nothing uses | `ladder` |
+//! | no vectored transfers, discard, zeroes, durable writes, resize, statistics | `operations` |
+//!
+//! Not here yet, and so not tested: commands passed through to NVMe, time limits, cancellation, a descriptor that tells of
+//! completions; and that kernel threads of several rings (`Options::sqpoll`) are one.
 
+#[cfg(target_os = "linux")]
+mod defects;
 #[cfg(target_os = "linux")]
 mod geometry;
 #[cfg(target_os = "linux")]
