@@ -258,6 +258,20 @@ fn a_truncated_target_is_an_error_and_no_stale_data() {
             let error = device.read_run(2, &mut buffer).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::EndOfDevice, "{backend} {length}: {error}");
             assert!(error.to_string().contains("truncated"), "{error}");
+            // Aligned, so that it is one transfer, which is short; and the block that is there in part only.
+            let mut aligned = device.aligned_buffer(8 * 4096).unwrap();
+            assert_eq!(
+                device.read_run(2, &mut aligned).unwrap_err().kind(),
+                ErrorKind::EndOfDevice,
+                "{backend} {length}"
+            );
+            for memory in [&mut aligned[..4096], &mut buffer[..4096]] {
+                assert_eq!(
+                    device.read_block(4, memory).unwrap_err().kind(),
+                    ErrorKind::EndOfDevice,
+                    "{backend} {length}"
+                );
+            }
             assert_eq!(device.read_block(9, &mut buffer[..4096]).unwrap_err().kind(), ErrorKind::EndOfDevice);
             device.read_block(3, &mut buffer[..4096]).unwrap();
             assert!(buffer[..4096].iter().all(|byte| *byte == 7));
