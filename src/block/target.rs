@@ -506,7 +506,7 @@ impl Steps {
     pub(crate) fn take(&self, path: &Path, fallback: Fallback, what: &str) -> Result<()> {
         if self.forbidden & fallback.bit() != 0 {
             let message = format!(
-                "{}: {what}; {} is forbidden (Options::forbid, Fallback::{fallback:?}). To do: {}",
+                "{}: {what}; to go on without ({}) is forbidden by Options::forbid(Fallback::{fallback:?}). To do: {}",
                 path.display(),
                 fallback.consequence(),
                 fallback.remedy()
