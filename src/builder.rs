@@ -376,7 +376,7 @@ impl<E: Entries> RingBuilder<E> {
     fn try_core<B>(&self, flags: SetupFlags, attached: RawFd) -> Result<Core<B, E>, SetupError> {
         // SAFETY: all zeroes is a value of this C structure.
         let mut params = unsafe { std::mem::zeroed::<sys::io_uring_params>() };
-        params.flags = flags.bits() | E::FLAGS;
+        params.flags = (flags | Self::SIZE).bits();
         params.cq_entries = self.cq_entries;
         params.wq_fd = attached as u32;
         params.sq_thread_cpu = self.sq_cpu;
@@ -398,7 +398,7 @@ impl<E: Entries> RingBuilder<E> {
             let message = format!(
                 "io_uring_setup refuses {} entries with {:?} (EINVAL); {}",
                 self.entries,
-                self.flags,
+                self.all_flags(),
                 self.hint()
             );
             return Error::new(ErrorKind::InvalidInput, message);
@@ -408,9 +408,17 @@ impl<E: Entries> RingBuilder<E> {
 }
 
 impl<E: Entries> RingBuilder<E> {
+    /// What entries of this size take.
+    const SIZE: SetupFlags = SetupFlags::from_bits_retain(E::FLAGS);
+
+    /// The flags that are asked for.
+    fn all_flags(&self) -> SetupFlags {
+        self.flags | Self::SIZE
+    }
+
     /// What is wrong with a setup that the kernel finds invalid, as far as we can tell.
     fn hint(&self) -> &'static str {
-        let flags = self.flags;
+        let flags = self.all_flags();
         if self.entries == 0 || self.entries > 32768 && !flags.contains(SetupFlags::CLAMP) {
             "use 1 to 32768 entries"
         } else if flags.contains(SetupFlags::CQSIZE) && self.cq_entries < self.entries {

@@ -66,6 +66,13 @@ fn a_ring_of_a_single_issuer_is_bound_to_the_thread_that_enables_it() {
 }
 
 #[test]
+fn what_is_refused_names_the_size_of_entries() {
+    let Some(_) = common::ring(1) else { return };
+    let refused = Ring::builder(0).big_entries().build().unwrap_err().to_string();
+    assert!(refused.contains("SQE128 | CQE32"), "{refused}");
+}
+
+#[test]
 fn flags_that_do_not_go_together_are_refused_with_a_hint() {
     if common::ring(1).is_none() {
         return;
