@@ -472,7 +472,8 @@ impl<B, E: Entries> Core<B, E> {
     pub(crate) fn end_chain(&mut self) {
         let count = std::mem::take(&mut self.ahead);
         self.set_extra_flags(self.extra_flags & !LINKS);
-        if count > 0 {
+        // The child of a fork shares the entries with its parent, whose chain may go on.
+        if count > 0 && self.queues.mark().is_alive() {
             self.queues.clear_flags_ahead(count - 1, LINKS);
             self.queues.commit_all(count);
         }
@@ -572,7 +573,7 @@ impl<B, E: Entries> Core<B, E> {
     #[inline]
     pub(crate) fn flush_completions(&mut self) {
         // In the child of a fork there may be no queue to look at.
-        if self.queues.mark().is_alive() && (self.queues.holds_back() || !self.groups.is_empty()) {
+        if self.queues.is_usable() && (self.queues.holds_back() || !self.groups.is_empty()) {
             self.flush_held_back();
         }
     }
@@ -809,6 +810,8 @@ impl<B, E: Entries> Core<B, E> {
     pub(crate) fn wait_for_all(&mut self, limit: Duration) -> Result<bool> {
         // A limit too long to add up is none.
         let end = Instant::now().checked_add(limit);
+        self.flush_completions();
+        self.reap();
         while self.table.in_flight() != 0 {
             let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {

@@ -640,7 +640,8 @@ pub trait Operations: Starter {
         })
     }
 
-    /// Closes a descriptor. Where the operation is cancelled before it began, the descriptor is closed with the completion.
+    /// Closes a descriptor. Where the operation is cancelled before it began, the descriptor is closed with the completion. Where
+    /// it ends with another error nobody knows whether it is closed, and it is left as it is.
     ///
     /// # Errors
     ///

@@ -134,7 +134,13 @@ impl RawRing {
     pub(crate) fn resize(&mut self, entries: u32, cq_entries: u32) -> Result<()> {
         self.check_usable()?;
         let mut params = resize_params(entries, cq_entries);
-        self.resize_by(&mut params)?;
+        if let Err(error) = self.resize_by(&mut params) {
+            // SAFETY: the ring is set up; liburing may have lost the queues, where it found no room for the new ones.
+            if unsafe { (*self.raw()).sq.khead.is_null() || (*self.raw()).cq.khead.is_null() } {
+                self.state.0 |= State::POISONED;
+            }
+            return Err(error);
+        }
         self.cq_entries = params.cq_entries;
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::pool::Buf;
 /// # Safety
 ///
 /// [`StableBuf::memory`] names bytes that are initialised, may be read and written, belong to this value alone, and stay at
-/// their address until the value is used again or dropped, wherever it is moved to meanwhile.
+/// their address until the value is used again or dropped, wherever it is moved to meanwhile. It does not fork.
 pub unsafe trait StableBuf: 'static {
     /// The first byte, and how many there are.
     ///

@@ -700,10 +700,9 @@ fn settle<B>(outcome: Outcome, result: i32, held: &mut Held<B>) -> Option<OwnedF
         // SAFETY: the kernel made this descriptor for us, and each CQE is looked at once.
         return Some(unsafe { OwnedFd::from_raw_fd(result) });
     }
-    // Refused before it began: by a cancel, by a kernel that does not know it, by restrictions, for a ring's descriptor.
-    let has_begun = !matches!(-result, libc::ECANCELED | libc::EINVAL | libc::EACCES | libc::EBADF);
-    if outcome == Outcome::Close && has_begun {
-        // Closed, also where closing reports an error: to close the number again could hit somebody else's file.
+    if outcome == Outcome::Close && result != -libc::ECANCELED {
+        // Closed, also where closing reports an error, which a file system may choose as it likes. So where it was refused
+        // (by restrictions, for a ring's descriptor) it stays open: to close the number again could hit somebody else's file.
         if let Held::Parcel(parcel) = held {
             mem::forget(parcel.parameters().closing.take());
         }

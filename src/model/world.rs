@@ -1488,9 +1488,9 @@ impl World {
     }
 }
 
-/// Whether closing ended before it began.
+/// Whether closing ended before it began. With any other error this kernel has closed the file, as a file system may.
 pub(super) fn is_unclosed(result: i32) -> bool {
-    matches!(-result, libc::ECANCELED | libc::EINVAL)
+    result == -libc::ECANCELED
 }
 
 fn is_mapped(start: usize, length: usize) -> bool {

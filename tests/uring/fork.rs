@@ -1,9 +1,11 @@
 //! R12: in the child of a fork the ring is its parent's.
 
+use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
-use sysuring::{ErrorKind, Operations as _, Pool, RejectReason, Ring};
+use sysuring::{Completion, ErrorKind, Operations as _, Pool, RejectReason, Ring};
 
 use crate::common;
 
@@ -159,4 +161,37 @@ mod device {
             }
         });
     }
+}
+
+#[test]
+fn a_child_that_leaves_a_chain_leaves_the_parents_as_it_was() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let unreadable = Arc::new(OwnedFd::from(File::options().write(true).open("/dev/null").unwrap()));
+    let pool = Pool::new(1, 64).unwrap();
+    let mut is_child = false;
+    let second = ring.chain(|chain| -> sysuring::Result<_> {
+        // What follows ends with ECANCELED, as long as this is linked to it.
+        chain.read(&unreadable, pool.lease().unwrap(), 64, 0)?;
+        // SAFETY: the child leaves the chain, and ends.
+        let id = unsafe { libc::fork() };
+        if id == 0 {
+            is_child = true;
+            return Ok(None);
+        }
+        assert!(id > 0);
+        let mut status = 0;
+        // SAFETY: `status` is live.
+        assert_eq!(unsafe { libc::waitpid(id, &raw mut status, 0) }, id);
+        assert_eq!(status, 0);
+        Ok(Some(chain.nop()?))
+    });
+    if is_child {
+        // SAFETY: ends the child without running anything of the parent's.
+        unsafe { libc::_exit(0) };
+    }
+    let second = second.unwrap().unwrap();
+    ring.submit_and_wait(2).unwrap();
+    let ends: Vec<_> = ring.completions().filter_map(Completion::into_done).collect();
+    let result_of = |ticket| ends.iter().find(|done| done.ticket() == ticket).unwrap().raw_result();
+    assert_eq!((ends.len(), result_of(second)), (2, -libc::ECANCELED));
 }
