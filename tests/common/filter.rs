@@ -55,6 +55,18 @@ pub fn limit(resource: libc::__rlimit_resource_t, value: u64) {
     assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
 }
 
+/// As [`limit`], and the limit can be raised again; gives the one before.
+pub fn soft_limit(resource: libc::__rlimit_resource_t, value: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is written, and then read, during the calls.
+    unsafe {
+        assert_eq!(libc::getrlimit(resource, &raw mut limit), 0);
+        let before = std::mem::replace(&mut limit.rlim_cur, value);
+        assert_eq!(libc::setrlimit(resource, &raw const limit), 0);
+        before
+    }
+}
+
 /// Becomes an ordinary user, whom limits bind; `false` where that can't be.
 pub fn become_ordinary() -> bool {
     // SAFETY: no memory is passed.
