@@ -40,6 +40,7 @@ mod uring {
     mod hung;
     mod mailbox;
     mod message;
+    mod mixed;
     mod model;
     mod operations;
     #[cfg(feature = "block")]
