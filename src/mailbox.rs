@@ -12,7 +12,8 @@ use crate::ring::Ring;
 /// Where messages to a ring go: a handle that is cloned, and sent to other threads. Made by [`Ring::mailbox`], used by
 /// [`Operations::message`](crate::Operations::message).
 ///
-/// It keeps nothing of the ring alive, and is of no use once the ring is gone.
+/// It keeps nothing of the ring alive, and is of no use once the ring is gone. An operation that sends a message keeps the
+/// ring's descriptor open until it ends, and with it what the kernel has of the ring.
 #[derive(Clone)]
 pub struct Mailbox {
     /// A descriptor of the ring that is nobody else's: for as long as an operation has it, its number is the ring's.

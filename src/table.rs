@@ -247,6 +247,14 @@ impl Rest {
     };
 }
 
+impl Rest {
+    /// Whether it says nothing: so it is left when an entry is freed, and so it is for a plain operation.
+    fn is_none(&self) -> bool {
+        let is_plain = self.outcome == Outcome::Count && self.descriptor.is_none() && self.watched_file == NO_FILE;
+        is_plain && !self.is_silent && !self.has_result
+    }
+}
+
 /// All operations of a ring.
 pub(crate) struct Table<B = NoBuffers> {
     entries: Box<[Entry<B>]>,
@@ -318,7 +326,6 @@ impl<B> Table<B> {
         if !is_plain {
             self.entries[ticket.slot() as usize].key |= RARE;
         }
-        // Otherwise it is as the entry's last operation left it: as for a plain one.
         if outcome != Outcome::Count || descriptor.is_some() {
             self.rest[ticket.slot() as usize] = Rest { outcome, descriptor, ..Rest::NONE };
         }
@@ -338,6 +345,7 @@ impl<B> Table<B> {
         // SAFETY: the free list has slots of this table only, and is not empty.
         let entry = unsafe { self.entries.get_unchecked_mut(slot as usize) };
         debug_assert_eq!(entry.key & STATES, FREE);
+        debug_assert!(self.rest[slot as usize].is_none(), "left as for a plain operation");
         self.free = entry.next;
         self.in_flight += 1;
         let key = entry.key ^ FREE;
