@@ -101,7 +101,7 @@ impl Header {
         self.control.resize(bytes.div_ceil(size_of::<u64>()), 0);
         self.header.msg_control = if bytes == 0 { ptr::null_mut() } else { self.control.as_mut_ptr().cast() };
         self.header.msg_controllen = bytes as _;
-        self.control.as_ptr().expose_provenance();
+        let _ = self.control.as_ptr().expose_provenance();
     }
 
     /// The control data.
