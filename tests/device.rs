@@ -49,19 +49,7 @@ use std::path::Path;
 use sysuring::ErrorKind;
 use sysuring::block::{self, Backend, BlockDevice, Device, Options, ReadRequest, WriteRequest};
 
-use crate::common::{self, pattern};
-
-/// The backends to test: io_uring is left out visibly where there is none.
-#[track_caller]
-fn backends() -> Vec<Backend> {
-    match sysuring::available() {
-        Ok(()) => vec![Backend::File, Backend::Uring],
-        Err(reason) => {
-            common::skip(format_args!("io_uring backend: {reason}"));
-            vec![Backend::File]
-        }
-    }
-}
+use crate::common::{self, backends, pattern};
 
 fn create(path: &Path, backend: Backend, blocks: u64) -> Device {
     let _ = std::fs::remove_file(path);

@@ -125,6 +125,36 @@ pub fn map_at(address: *mut u8, length: usize) -> Option<*mut u8> {
     map(address, length, libc::MAP_FIXED_NOREPLACE)
 }
 
+/// The backends to test: io_uring is left out visibly where there is none.
+#[cfg(feature = "block")]
+#[track_caller]
+pub fn backends() -> Vec<sysuring::block::Backend> {
+    use sysuring::block::Backend;
+
+    match sysuring::available() {
+        Ok(()) => vec![Backend::File, Backend::Uring],
+        Err(reason) => {
+            skip(format_args!("io_uring backend: {reason}"));
+            vec![Backend::File]
+        }
+    }
+}
+
+/// Forks a child that does nothing until it is killed, which is the caller's to do.
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+pub fn fork_paused() -> libc::pid_t {
+    // SAFETY: the child calls nothing but pause.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        }
+    }
+    assert!(child > 0);
+    child
+}
+
 /// A forked child that does nothing, until this is dropped: it has copies of all descriptors, those of rings too.
 #[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
 pub struct PausedChild(i32);
@@ -132,16 +162,7 @@ pub struct PausedChild(i32);
 #[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
 impl PausedChild {
     pub fn fork() -> Self {
-        // SAFETY: the child calls nothing but pause.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            loop {
-                // SAFETY: waits for a signal.
-                unsafe { libc::pause() };
-            }
-        }
-        assert!(child > 0);
-        Self(child)
+        Self(fork_paused())
     }
 }
 

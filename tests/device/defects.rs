@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sysuring::ErrorKind;
 use sysuring::block::{self, BlockDevice, Options, ReadRequest, WriteRequest};
 
-use super::{backends, create};
-use crate::common::{self, pattern};
+use super::create;
+use crate::common::{self, backends, pattern};
 
 /// Descriptors that are open, and whether an exec closes each.
 fn descriptors() -> Vec<(String, bool)> {

@@ -7,9 +7,8 @@ use std::path::Path;
 use sysuring::ErrorKind;
 use sysuring::block::{self, AlignmentFrom, Backend, BlockDevice, Options};
 
-use super::backends;
 use crate::common::disk::{Loop, write_partition_table};
-use crate::common::{self, filter, pattern};
+use crate::common::{self, backends, filter, pattern};
 
 /// Writes and reads `bytes` bytes in blocks of a size at the beginning and the end, aligned and not.
 fn round_trip(path: &Path, backend: Backend, block_size: u32) {

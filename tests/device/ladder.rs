@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use sysuring::block::{self, Backend, BlockDevice, Device, Fallback, Options};
 use sysuring::{Error, ErrorKind, Reason};
 
-use crate::common::{self, filter, pattern};
+use crate::common::{self, backends, filter, pattern};
 
 fn works(device: &Device) {
     let data = pattern(6, 64 * 4096 + 1);
@@ -105,7 +105,7 @@ fn no_direct_is_the_page_cache() {
         let directory = common::directory();
         filter::deny_direct();
         let path = directory.path().join("disk");
-        for backend in super::backends() {
+        for backend in backends() {
             let options = options().backend(backend);
             let error = block::open(&path, &options.clone().forbid(Fallback::PageCache)).unwrap_err();
             names_step_and_remedy(&error, Fallback::PageCache, "Options::direct(false)");

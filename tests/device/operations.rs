@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use sysuring::ErrorKind;
 use sysuring::block::{self, BlockDevice, Options, ReadRequest, WriteRequest};
 
-use super::{backends, create};
+use super::create;
 use crate::common::disk::Loop;
-use crate::common::{self, filter, pattern};
+use crate::common::{self, backends, filter, pattern};
 
 #[test]
 fn vectored_runs_are_runs_in_pieces() {

@@ -6,9 +6,9 @@
 use std::path::PathBuf;
 
 use sysuring::ErrorKind;
-use sysuring::block::{self, Backend, BlockDevice, Options, ReadRequest, WriteRequest};
+use sysuring::block::{self, BlockDevice, Options, ReadRequest, WriteRequest};
 
-use crate::common::{self, pattern};
+use crate::common::{self, backends, pattern};
 
 /// What is written in one test, in bytes.
 const EXTENT: usize = 1 << 20;
@@ -21,18 +21,6 @@ pub(super) fn disk() -> Option<PathBuf> {
         common::skip("SYSURING_TEST_DISK names no disk whose contents may be lost; tests/vm/run has one");
     }
     disk
-}
-
-/// The backends to test: io_uring is left out visibly where there is none.
-#[track_caller]
-fn backends() -> Vec<Backend> {
-    match sysuring::available() {
-        Ok(()) => vec![Backend::File, Backend::Uring],
-        Err(reason) => {
-            common::skip(format_args!("io_uring backend: {reason}"));
-            vec![Backend::File]
-        }
-    }
 }
 
 /// Blocks in the order of a bad shuffle: neighbours are far apart.

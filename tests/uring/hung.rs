@@ -234,16 +234,7 @@ struct Child(libc::pid_t);
 
 impl Child {
     fn new() -> Self {
-        // SAFETY: the child calls nothing but pause.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            loop {
-                // SAFETY: waits for a signal.
-                unsafe { libc::pause() };
-            }
-        }
-        assert!(child > 0);
-        Self(child)
+        Self(common::fork_paused())
     }
 }
 
