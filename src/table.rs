@@ -215,6 +215,15 @@ struct Entry<B> {
     held: ManuallyDrop<Held<B>>,
 }
 
+impl<B> Entry<B> {
+    /// Puts the entry, which was `user_data`'s, on top of the free list.
+    #[inline(always)]
+    fn give_back(&mut self, user_data: u64, free: &mut u32) {
+        self.key = freed(user_data);
+        self.next = mem::replace(free, user_data as u32);
+    }
+}
+
 /// What few operations need, and those that ended while somebody looked for another one's end.
 #[derive(Debug)]
 struct Rest {
@@ -404,9 +413,7 @@ impl<B> Table<B> {
         let ticket = Ticket(entry.key & !STATES);
         // SAFETY: the entry is not free, and is from the next line on: what it holds is moved out once.
         let mut held = unsafe { ManuallyDrop::take(&mut entry.held) };
-        entry.key = freed(ticket.0);
-        entry.next = self.free;
-        self.free = slot;
+        entry.give_back(ticket.0, &mut self.free);
         let rest = &mut self.rest[slot as usize];
         let new_descriptor = if was_rare { settle(rest.outcome, result, &mut held) } else { None };
         let is_bundle = was_rare && rest.outcome == Outcome::Bundle;
@@ -426,9 +433,7 @@ impl<B> Table<B> {
             return None;
         }
         self.in_flight -= 1;
-        entry.key = freed(user_data);
-        entry.next = self.free;
-        self.free = slot;
+        entry.give_back(user_data, &mut self.free);
         // SAFETY: the key was that of an operation in flight, and is not any more: what it holds is moved out once. That of an
         // entry that holds anything but these three has RARE, and differs from `user_data`.
         Some(unsafe {
@@ -457,9 +462,7 @@ impl<B> Table<B> {
             return false;
         }
         (self.in_flight, self.borrowed) = (self.in_flight - 1, self.borrowed - 1);
-        entry.key = freed(user_data);
-        entry.next = self.free;
-        self.free = slot;
+        entry.give_back(user_data, &mut self.free);
         true
     }
 
