@@ -493,10 +493,10 @@ impl<B, E: Entries> Core<B, E> {
         }
     }
 
-    /// Flags for every entry that is started from here on; gives those before.
-    pub(crate) fn set_extra_flags(&mut self, flags: u8) -> u8 {
+    /// Flags for every entry that is started from here on.
+    pub(crate) fn set_extra_flags(&mut self, flags: u8) {
         self.queues.state.set_flagged(flags != 0);
-        std::mem::replace(&mut self.extra_flags, flags)
+        self.extra_flags = flags;
     }
 
     pub(crate) fn extra_flags(&self) -> u8 {
