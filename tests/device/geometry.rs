@@ -29,6 +29,10 @@ fn round_trip(path: &Path, backend: Backend, block_size: u32) {
 
 #[test]
 fn disks_tell_their_sectors_and_take_every_block_size_from_there() {
+    // A child that another test forks would hold the disk, which is open exclusively.
+    if !common::is_alone("device::geometry::disks_tell_their_sectors_and_take_every_block_size_from_there") {
+        return;
+    }
     for sector in [512, 4096] {
         let Some(disk) = Loop::new(16 << 20, sector) else { return };
         let link = disk.file.with_file_name("link");

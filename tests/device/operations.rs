@@ -42,6 +42,10 @@ fn vectored_runs_are_runs_in_pieces() {
 
 #[test]
 fn flush_fua_and_barrier_reach_the_disk_and_a_write_alone_does_not() {
+    // A child that another test forks would hold the disk, which is open exclusively.
+    if !common::is_alone("device::operations::flush_fua_and_barrier_reach_the_disk_and_a_write_alone_does_not") {
+        return;
+    }
     let Some(disk) = Loop::new(8 << 20, 512) else { return };
     for backend in backends() {
         let device = block::open(&disk.path, &Options::new().backend(backend)).unwrap();
@@ -80,6 +84,10 @@ fn flush_fua_and_barrier_reach_the_disk_and_a_write_alone_does_not() {
 
 #[test]
 fn discard_gives_storage_back() {
+    // A child that another test forks would hold the disk, which is open exclusively.
+    if !common::is_alone("device::operations::discard_gives_storage_back") {
+        return;
+    }
     let directory = common::directory();
     let path = directory.path().join("disk");
     let disk = Loop::new(4 << 20, 512);
@@ -114,6 +122,10 @@ fn discard_gives_storage_back() {
 
 #[test]
 fn zeroes_are_written_whatever_the_target_can_do() {
+    // A child that another test forks would hold the disk, which is open exclusively.
+    if !common::is_alone("device::operations::zeroes_are_written_whatever_the_target_can_do") {
+        return;
+    }
     let directory = common::directory();
     let shared_memory = tempfile::tempdir_in("/dev/shm").ok();
     let disk = Loop::new(4 << 20, 512);
@@ -225,6 +237,10 @@ fn a_device_grows_and_shrinks_and_sees_others_do_so() {
 
 #[test]
 fn a_disk_that_grew_is_seen_and_cannot_be_resized() {
+    // A child that another test forks would hold the disk, which is open exclusively.
+    if !common::is_alone("device::operations::a_disk_that_grew_is_seen_and_cannot_be_resized") {
+        return;
+    }
     let Some(disk) = Loop::new(1 << 20, 512) else { return };
     for (lap, backend) in backends().into_iter().enumerate() {
         let device = block::open(&disk.path, &Options::new().backend(backend)).unwrap();
