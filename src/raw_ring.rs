@@ -327,6 +327,13 @@ impl RawRing {
         check(returned, "submit to the ring")
     }
 
+    /// Whether there are completions in the queue.
+    #[cfg(feature = "block")]
+    pub(crate) fn has_completions(&self) -> bool {
+        // SAFETY: the ring is set up.
+        unsafe { sys::io_uring_cq_ready(self.raw()) != 0 }
+    }
+
     /// Whether nothing in the submission queue is left to the next submit.
     #[inline]
     pub(crate) fn is_consumed(&self) -> bool {

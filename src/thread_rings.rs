@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::builder::RingBuilder;
-#[cfg(feature = "block")]
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::ForkMark;
@@ -94,9 +93,14 @@ impl RingKind {
     }
 
     fn make(self, entries: u32) -> Result<Ring> {
+        self.make_core(entries).map(Ring::new)
+    }
+
+    /// A ring for the thread that calls.
+    pub(crate) fn make_core<B>(self, entries: u32) -> Result<Core<B>> {
         // A kernel thread that submits leaves nothing to defer.
         let defer = self.sqpoll.is_none();
-        self.builder(entries).single_issuer(true).defer_taskrun(defer).build()
+        self.builder(entries).single_issuer(true).defer_taskrun(defer).core()
     }
 }
 

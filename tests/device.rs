@@ -41,6 +41,8 @@ mod geometry;
 mod ladder;
 #[cfg(target_os = "linux")]
 mod operations;
+#[cfg(target_os = "linux")]
+mod queue;
 
 use std::io::ErrorKind as IoErrorKind;
 use std::os::unix::fs::symlink;

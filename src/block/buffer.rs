@@ -25,7 +25,7 @@ enum Memory {
     Lease {
         buf: Buf,
         bytes: usize,
-        _lent: Arc<()>,
+        _lent: Option<Arc<()>>,
     },
 }
 
@@ -55,11 +55,21 @@ impl AlignedBuffer {
         Ok(Self(Memory::Heap(Heap { start, layout })))
     }
 
-    /// The first `bytes` of a lease; `lent` counts such leases.
+    /// The first `bytes` of a lease, as they are; `lent` counts such leases, where somebody wants to know how many there are.
     #[cfg(uring)]
-    pub(crate) fn of_lease(mut buf: Buf, bytes: usize, lent: Arc<()>) -> Self {
-        buf[..bytes].fill(0);
+    pub(crate) fn of_lease(buf: Buf, bytes: usize, lent: Option<Arc<()>>) -> Self {
+        debug_assert!(bytes <= buf.len());
         Self(Memory::Lease { buf, bytes, _lent: lent })
+    }
+
+    /// The lease, where it is one.
+    #[cfg(uring)]
+    #[inline]
+    pub(crate) fn lease(&self) -> Option<&Buf> {
+        match &self.0 {
+            Memory::Heap(_) => None,
+            Memory::Lease { buf, .. } => Some(buf),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ const BOUNCE: usize = 1 << 20;
 /// Most threads that help with batches.
 const MOST_HELPERS: usize = 7;
 /// Bytes that a batch through the page cache must have to be worth a helper: what is cached is copied faster than handed over.
-const WORTH_HELP: usize = 256 << 10;
+pub(super) const WORTH_HELP: usize = 256 << 10;
 
 /// Transfers by `pread` and `pwrite`, with the bounce buffers that O_DIRECT needs for unaligned memory.
 ///
@@ -28,7 +28,7 @@ pub(super) struct Blocking {
     pub(super) target: Target,
     /// Bounce buffers that nobody uses now; as many as ever were used at once.
     bounce: Mutex<Vec<AlignedBuffer>>,
-    workers: Workers,
+    pub(super) workers: Workers,
 }
 
 /// Requests for several threads, each of which is taken by one.

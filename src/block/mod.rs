@@ -50,10 +50,12 @@
 //! that and everything before is.
 
 mod buffer;
+mod command;
 mod file;
 mod geometry;
 mod options;
 mod platform;
+mod queue;
 mod report;
 mod request;
 mod stats;
@@ -65,15 +67,20 @@ mod workers;
 use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
+use std::sync::Arc;
 
 pub use buffer::AlignedBuffer;
+pub use command::TransferError;
 pub use geometry::{AlignmentFrom, Capabilities, Geometry};
 pub use options::{Backend, Options};
+pub use queue::{Completed, Queue};
 pub use report::{Degraded, Fallback, Report};
 pub use request::{BatchError, ReadRequest, WriteRequest};
 pub use stats::Stats;
 
 use crate::Unavailable;
+#[cfg(uring)]
+use crate::block::command::Command;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -218,13 +225,14 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
 
 /// An open block device, on whichever backend was picked. What is checked and counted is so once, for both.
 #[derive(Debug)]
-pub struct Device(Picked);
+pub struct Device(Arc<Picked>);
 
+/// What is picked once, and shared with queues and futures.
 #[derive(Debug)]
 enum Picked {
-    File(Box<Blocking>, Option<Unavailable>),
+    File(Blocking, Option<Unavailable>),
     #[cfg(uring)]
-    Uring(Box<uring::Uring>),
+    Uring(uring::Uring),
 }
 
 /// Opens `path`: a regular file, a block device, or a link to one.
@@ -245,7 +253,7 @@ enum Picked {
 pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Device> {
     let target = Target::open(path.as_ref(), options)?;
     let device = match options.backend {
-        Backend::File => Device(Picked::File(Box::new(Blocking::new(target)), None)),
+        Backend::File => Device(Arc::new(Picked::File(Blocking::new(target), None))),
         Backend::Auto | Backend::Uring => open_uring(target, options)?,
     };
     let target = device.target();
@@ -257,7 +265,7 @@ pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Device> {
 #[cfg(uring)]
 fn open_uring(target: Target, options: &Options) -> Result<Device> {
     match uring::Uring::new(target, options) {
-        Ok(device) => Ok(Device(Picked::Uring(Box::new(device)))),
+        Ok(device) => Ok(Device(Arc::new(Picked::Uring(device)))),
         Err(refused) => match *refused {
             (target, uring::Refusal::Unavailable(reason)) => fall_back(target, options, reason),
             (_, uring::Refusal::Forbidden(error)) => Err(error),
@@ -275,7 +283,7 @@ fn fall_back(target: Target, options: &Options, reason: Unavailable) -> Result<D
         return Err(reason.into_error());
     }
     target.steps.take(&target.path, Fallback::Pread, &reason.to_string())?;
-    Ok(Device(Picked::File(Box::new(Blocking::new(target)), Some(reason))))
+    Ok(Device(Arc::new(Picked::File(Blocking::new(target), Some(reason)))))
 }
 
 /// How long what is written may stay in a cache of the disk.
@@ -287,17 +295,33 @@ pub(crate) enum Durability {
     Fua,
 }
 
-impl Device {
+impl Picked {
     fn blocking(&self) -> &Blocking {
-        match &self.0 {
-            Picked::File(blocking, _) => blocking,
+        match self {
+            Self::File(blocking, _) => blocking,
             #[cfg(uring)]
-            Picked::Uring(uring) => &uring.blocking,
+            Self::Uring(uring) => &uring.blocking,
         }
     }
 
     fn target(&self) -> &Target {
         &self.blocking().target
+    }
+
+    /// Carries out a command that the ring can't, for the reason `why`.
+    #[cfg(uring)]
+    #[cold]
+    fn carry_out(&self, mut command: Command, why: &str) -> (Command, Result<()>) {
+        let steps = &self.target().steps;
+        let result = steps.take(&self.target().path, Fallback::PreadAtTimes, &format!("for one transfer, since {why}"));
+        let result = result.and_then(|()| command.carry_out(self.blocking()));
+        (command, result)
+    }
+}
+
+impl Device {
+    fn target(&self) -> &Target {
+        self.0.target()
     }
 
     /// Checks all requests, carries out those that make sense, and counts.
@@ -322,7 +346,7 @@ impl Device {
         count(runs, number);
         count(run_bytes, bytes);
         count(&counters.in_flight, number);
-        match &self.0 {
+        match &*self.0 {
             Picked::File(blocking, _) => blocking.run(requests, durability == Durability::Fua),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.run(requests, durability),
@@ -390,7 +414,7 @@ impl BlockDevice for Device {
     }
 
     fn backend(&self) -> Backend {
-        match &self.0 {
+        match &*self.0 {
             Picked::File(..) => Backend::File,
             #[cfg(uring)]
             Picked::Uring(_) => Backend::Uring,
@@ -398,7 +422,7 @@ impl BlockDevice for Device {
     }
 
     fn fallback_reason(&self) -> Option<&Unavailable> {
-        match &self.0 {
+        match &*self.0 {
             Picked::File(_, reason) => reason.as_ref(),
             #[cfg(uring)]
             Picked::Uring(_) => None,
@@ -407,7 +431,7 @@ impl BlockDevice for Device {
 
     fn report(&self) -> Report {
         let target = self.target();
-        let (polled, kernel_thread, registered_buffers) = match &self.0 {
+        let (polled, kernel_thread, registered_buffers) = match &*self.0 {
             Picked::File(..) => (false, false, false),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.picked(),
@@ -528,7 +552,7 @@ impl BlockDevice for Device {
     }
 
     fn aligned_buffer(&self, bytes: usize) -> Result<AlignedBuffer> {
-        match &self.0 {
+        match &*self.0 {
             Picked::File(..) => AlignedBuffer::new(bytes, self.alignment()),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.aligned_buffer(bytes),

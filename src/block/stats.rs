@@ -1,6 +1,9 @@
 //! What a device did so far.
 
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::block::command::Action;
 
 /// What a device did since it was opened. Counted without a lock: numbers that belong together may be a moment apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +55,69 @@ pub(super) struct Counters {
 #[inline]
 pub(super) fn count(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
+}
+
+/// What one queue did since it last told its device: so that not every transfer touches what all threads share.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    reads: u64,
+    bytes_read: u64,
+    writes: u64,
+    bytes_written: u64,
+    flushes: u64,
+    failures: u64,
+    /// How many more are in flight; may be less than 0.
+    in_flight: u64,
+    /// How many are in flight in all.
+    outstanding: u64,
+}
+
+impl Tally {
+    #[inline]
+    pub(super) fn start(&mut self, action: Action, bytes: usize) {
+        let (runs, run_bytes) = match action {
+            Action::Read => (&mut self.reads, &mut self.bytes_read),
+            Action::Write | Action::WriteFua => (&mut self.writes, &mut self.bytes_written),
+            Action::Flush => {
+                self.flushes += 1;
+                return;
+            }
+        };
+        *runs += 1;
+        *run_bytes += bytes as u64;
+        self.in_flight = self.in_flight.wrapping_add(1);
+        self.outstanding += 1;
+    }
+
+    #[inline]
+    pub(super) fn end(&mut self, action: Action, is_ok: bool) {
+        self.failures += u64::from(!is_ok);
+        let transfers = u64::from(action != Action::Flush);
+        self.in_flight = self.in_flight.wrapping_sub(transfers);
+        self.outstanding -= transfers;
+    }
+
+    /// Ends what is in flight: nobody will hear of it.
+    pub(super) fn give_up(&mut self) {
+        self.in_flight = self.in_flight.wrapping_sub(mem::take(&mut self.outstanding));
+    }
+
+    /// Tells the device.
+    pub(super) fn tell(&mut self, counters: &Counters) {
+        let outstanding = self.outstanding;
+        let Self { reads, bytes_read, writes, bytes_written, flushes, failures, in_flight, .. } =
+            mem::replace(self, Self { outstanding, ..Self::default() });
+        let told = [
+            (&counters.reads, reads),
+            (&counters.bytes_read, bytes_read),
+            (&counters.writes, writes),
+            (&counters.bytes_written, bytes_written),
+            (&counters.flushes, flushes),
+            (&counters.failures, failures),
+            (&counters.in_flight, in_flight),
+        ];
+        told.into_iter().filter(|(_, more)| *more != 0).for_each(|(counter, more)| count(counter, more));
+    }
 }
 
 impl Counters {

@@ -303,13 +303,19 @@ impl Target {
             return Ok(());
         }
         count(&self.counters.flushes, 1);
-        self.file.sync_data().map_err(|error| {
-            log::error!(
-                "{}: a flush failed, and what was written since the last one may be lost: {error}",
-                self.path.display()
-            );
-            Error::from_io(error, format_args!("flush of {}", self.path.display()))
-        })
+        self.sync()
+    }
+
+    /// As [`Target::flush`], for one that is counted already.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|error| self.flush_error(error))
+    }
+
+    /// The error for a flush that failed.
+    pub(crate) fn flush_error(&self, error: io::Error) -> Error {
+        let name = self.path.display();
+        log::error!("{name}: a flush failed, and what was written since the last one may be lost: {error}");
+        Error::from_io(error, format_args!("flush of {name}"))
     }
 
     /// Gives up the storage of blocks.

@@ -137,7 +137,7 @@ impl Uring {
         }
     }
 
-    fn kind(&self) -> RingKind {
+    pub(super) fn kind(&self) -> RingKind {
         RingKind { sqpoll: self.sqpoll, iopoll: self.polls(), of_devices: true }
     }
 
@@ -203,7 +203,7 @@ impl Uring {
         };
         if let (Some(error), None | Some(Ok(_))) = (unregistered, &done) {
             // Where the ring does not work at all, that it has no buffers is no news.
-            self.report_unregistered(&error)?;
+            self.report_unregistered(&error, self.pool.slots() as usize * self.pool.slot_size())?;
         }
         done.expect("the work is done once, on the one ring or the other, or it is an error that there are no buffers")
     }
@@ -234,9 +234,8 @@ impl Uring {
     }
 
     #[cold]
-    fn report_unregistered(&self, error: &Error) -> Result<()> {
+    pub(super) fn report_unregistered(&self, error: &Error, bytes: usize) -> Result<()> {
         if !self.unregistered.swap(true, Ordering::Relaxed) {
-            let bytes = self.pool.slots() as usize * self.pool.slot_size();
             let hint = if error.raw_os_error() == Some(libc::ENOMEM) {
                 "; RLIMIT_MEMLOCK is too small (`ulimit -l` shows it in KiB)"
             } else {
@@ -253,7 +252,7 @@ impl Uring {
 
     /// Takes a step down.
     #[cold]
-    fn degrade(&self, fallback: Fallback, what: &str) -> Result<()> {
+    pub(super) fn degrade(&self, fallback: Fallback, what: &str) -> Result<()> {
         self.blocking.target.steps.take(&self.blocking.target.path, fallback, what)
     }
 
@@ -268,7 +267,10 @@ impl Uring {
         let lent = Arc::strong_count(&self.lent) - 1;
         let may_lend = (1..=self.pool.slot_size()).contains(&bytes) && lent < self.pool.slots() as usize / 2;
         match may_lend.then(|| self.pool.lease()).flatten() {
-            Some(buf) => Ok(AlignedBuffer::of_lease(buf, bytes, Arc::clone(&self.lent))),
+            Some(mut buf) => {
+                buf[..bytes].fill(0);
+                Ok(AlignedBuffer::of_lease(buf, bytes, Some(Arc::clone(&self.lent))))
+            }
             None => AlignedBuffer::new(bytes, self.blocking.target.alignment),
         }
     }

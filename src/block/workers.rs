@@ -1,4 +1,4 @@
-//! A few threads that help with the batches of a device on `pread` and `pwrite`.
+//! A few threads that help with the batches of a device on `pread` and `pwrite`, and carry out what nobody waits for.
 //!
 //! They are started when there is first something for them to do, and end with the device. The caller works too, so that a
 //! batch gets done where no thread can be started, where all are busy with other batches, and in the child of a `fork`, which
@@ -26,14 +26,27 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Places for helpers.
-    queue: VecDeque<Arc<Job>>,
+    queue: VecDeque<Work>,
     threads: usize,
     /// Threads that wait for something to do.
     idle: usize,
     is_closed: bool,
     /// Jobs made so far.
     made: u64,
+}
+
+/// Something for a thread to do.
+enum Work {
+    /// A place for a helper.
+    Help(Arc<Job>),
+    /// Something that nobody waits for here.
+    Alone(Box<dyn FnOnce() + Send>),
+}
+
+impl Work {
+    fn is_of(&self, number: u64) -> bool {
+        matches!(self, Self::Help(job) if job.number == number)
+    }
 }
 
 /// What the helpers of one call do.
@@ -55,25 +68,42 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Something that no thread is there for, and none will come: whoever started that one thread less takes it as well.
+    fn take_from_nobody(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        let mut state = self.lock();
+        let index = state.queue.iter().position(|work| state.threads == 0 && matches!(work, Work::Alone(_)))?;
+        match state.queue.remove(index) {
+            Some(Work::Alone(work)) => Some(work),
+            _ => None,
+        }
+    }
+
     /// What a helper does until the device is closed.
     fn help(&self) {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.queue.pop_front() {
-                job.helping.fetch_add(1, Relaxed);
-                drop(state);
-                let through = Through { shared: self, job: &job };
-                // SAFETY: the call that made the job waits until nobody helps, and this one has said under the lock that it
-                // does, when its place was still queued.
-                unsafe { (*job.work)() };
-                drop(through);
-                state = self.lock();
-            } else if state.is_closed {
-                return;
-            } else {
-                state.idle += 1;
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                state.idle -= 1;
+            match state.queue.pop_front() {
+                Some(Work::Help(job)) => {
+                    job.helping.fetch_add(1, Relaxed);
+                    drop(state);
+                    let through = Through { shared: self, job: &job };
+                    // SAFETY: the call that made the job waits until nobody helps, and this one has said under the lock
+                    // that it does, when its place was still queued.
+                    unsafe { (*job.work)() };
+                    drop(through);
+                    state = self.lock();
+                }
+                Some(Work::Alone(work)) => {
+                    drop(state);
+                    work();
+                    state = self.lock();
+                }
+                None if state.is_closed => return,
+                None => {
+                    state.idle += 1;
+                    state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.idle -= 1;
+                }
             }
         }
     }
@@ -106,7 +136,7 @@ struct Call<'a> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.queue.retain(|queued| queued.number != self.job.number);
+        state.queue.retain(|queued| !queued.is_of(self.job.number));
         while self.job.helping.load(Relaxed) != 0 {
             state = self.shared.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -134,26 +164,51 @@ impl Workers {
         let mut state = self.shared.lock();
         state.made += 1;
         let job = Arc::new(Job { number: state.made, work: work_pointer, helping: 0.into() });
-        state.queue.extend(std::iter::repeat_n(&job, helpers).cloned());
+        state.queue.extend(std::iter::repeat_n(&job, helpers).cloned().map(Work::Help));
+        // The caller works too: it waits for none of the threads.
+        let _call = Call { shared: &self.shared, job: &job };
+        self.start_threads(state);
+        self.shared.work.notify_all();
+        work();
+    }
+
+    /// Has a thread carry out `work`, some time; returns at once, unless there is no thread to be had.
+    pub(super) fn spawn(&self, work: Box<dyn FnOnce() + Send>) {
+        if self.most == 0 {
+            return work();
+        }
+        let mut state = self.shared.lock();
+        state.queue.push_back(Work::Alone(work));
+        let all_started = self.start_threads(state);
+        self.shared.work.notify_one();
+        if !all_started {
+            while let Some(work) = self.shared.take_from_nobody() {
+                work();
+            }
+        }
+    }
+
+    /// Starts threads where there is more to do than threads are idle; false where one could not be started.
+    fn start_threads(&self, mut state: MutexGuard<'_, State>) -> bool {
         let wanted = state.queue.len().saturating_sub(state.idle).min(self.most - state.threads);
         state.threads += wanted;
         drop(state);
-        let _call = Call { shared: &self.shared, job: &job };
-        self.shared.work.notify_all();
+        let mut all_started = true;
         for _ in 0..wanted {
             let shared = Arc::clone(&self.shared);
             let thread = std::thread::Builder::new().name("sysuring-block".to_owned());
             if thread.spawn(move || shared.help()).is_err() {
                 // No thread to be had: the caller does it.
                 self.shared.lock().threads -= 1;
+                all_started = false;
             }
         }
-        work();
+        all_started
     }
 }
 
 impl Drop for Workers {
-    /// Helpers are idle, since no call is under way; they end by themselves.
+    /// Threads carry out what is queued, and end by themselves.
     fn drop(&mut self) {
         self.shared.lock().is_closed = true;
         self.shared.work.notify_all();

@@ -1,0 +1,281 @@
+//! A transfer that owns its memory: what a queue and the futures hand to the kernel, and get back.
+//!
+//! It goes to the kernel as a whole. What comes back may be less: [`Command::advance`] says whether it has ended, is to be
+//! handed over again for the rest, or has to be carried out by `pread` and `pwrite`.
+
+use std::fmt;
+
+use crate::block::AlignedBuffer;
+use crate::block::file::Blocking;
+use crate::block::target::Target;
+use crate::error::{Error, ErrorKind, Result};
+
+#[cfg(uring)]
+use {
+    crate::block::stats::count,
+    crate::block::target::Setbacks,
+    crate::core::{Core, Operation, transfer_opcode},
+    liburing_sys as sys,
+};
+
+/// O_DIRECT transfers go on at a multiple of this after a short one.
+#[cfg(uring)]
+const SECTOR: usize = 512;
+/// Most bytes that are asked for at once: what is left after that is asked for again.
+#[cfg(uring)]
+const LONGEST: usize = 1 << 30;
+/// How often the kernel may give back what it did not begin.
+#[cfg(uring)]
+const MOST_TRIES: u8 = 3;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Read,
+    Write,
+    /// A write that is on stable storage when it ends.
+    WriteFua,
+    Flush,
+}
+
+impl Action {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write | Self::WriteFua => "write",
+            Self::Flush => "flush",
+        }
+    }
+}
+
+/// A transfer of consecutive blocks, or a flush.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) action: Action,
+    #[cfg(uring)]
+    tries: u8,
+    /// Whose it is.
+    pub(super) tag: u64,
+    /// Where it begins on the target, in bytes.
+    offset: u64,
+    /// Bytes transferred so far.
+    #[cfg(uring)]
+    moved: usize,
+    /// `None` for a flush.
+    pub(super) buffer: Option<AlignedBuffer>,
+}
+
+impl Command {
+    pub(super) fn flush(tag: u64) -> Self {
+        Self::new(Action::Flush, tag, 0, None)
+    }
+
+    fn new(action: Action, tag: u64, offset: u64, buffer: Option<AlignedBuffer>) -> Self {
+        Self {
+            action,
+            #[cfg(uring)]
+            tries: 0,
+            tag,
+            offset,
+            #[cfg(uring)]
+            moved: 0,
+            buffer,
+        }
+    }
+
+    /// Checks a transfer of as many blocks as the buffer holds.
+    pub(super) fn transfer(
+        target: &Target,
+        action: Action,
+        block: u64,
+        buffer: AlignedBuffer,
+        tag: u64,
+    ) -> Result<Self, TransferError> {
+        let writable = if action == Action::Read { Ok(()) } else { target.check_writable(action.name(), block) };
+        let offset = writable.and_then(|()| target.check(action.name(), block, buffer.len()));
+        let offset = offset.and_then(|offset| check_alignment(target, action, block, &buffer).map(|()| offset));
+        match offset {
+            Ok(offset) => Ok(Self::new(action, tag, offset, Some(buffer))),
+            Err(error) => Err(TransferError::new(error, Some(buffer))),
+        }
+    }
+
+    /// Bytes in all.
+    pub(super) fn bytes(&self) -> usize {
+        self.buffer.as_ref().map_or(0, |buffer| buffer.len())
+    }
+
+    /// Carries out what is left by `pread`, `pwrite` or `fdatasync`.
+    pub(super) fn carry_out(&mut self, blocking: &Blocking) -> Result<()> {
+        #[cfg(uring)]
+        let moved = self.moved;
+        #[cfg(not(uring))]
+        let moved = 0;
+        let offset = self.offset + moved as u64;
+        match (self.action, &mut self.buffer) {
+            (Action::Read, Some(buffer)) => blocking.read(&mut buffer[moved..], offset),
+            (Action::Write, Some(buffer)) => blocking.write(&buffer[moved..], offset, false),
+            (Action::WriteFua, Some(buffer)) => blocking.write(&buffer[moved..], offset, true),
+            // Counted where it was started.
+            (Action::Flush, _) | (_, None) => blocking.target.sync(),
+        }
+    }
+}
+
+fn check_alignment(target: &Target, action: Action, block: u64, buffer: &AlignedBuffer) -> Result<()> {
+    let alignment = target.alignment;
+    if buffer.as_ptr().addr() % alignment == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "{} of block {block} of {}: the buffer is not aligned to {alignment} bytes; take one from \
+         BlockDevice::aligned_buffer",
+        action.name(),
+        target.path.display()
+    );
+    Err(Error::new(ErrorKind::Misaligned, message))
+}
+
+/// What is next, after the kernel said how a command ended.
+#[cfg(uring)]
+pub(super) enum Next {
+    /// Nothing: it has ended.
+    Ended(Result<()>),
+    /// The rest, or all of it, is to be handed over again.
+    Again,
+    /// It is to be carried out by `pread` and `pwrite`.
+    ByHand(&'static str),
+}
+
+#[cfg(uring)]
+impl Command {
+    /// The entry of what is left; by index where the buffer is of a pool that is registered with `core`.
+    #[inline]
+    pub(super) fn operation<B>(&self, core: &Core<B>) -> Operation {
+        let Some(buffer) = &self.buffer else {
+            let operation_flags = sys::IORING_FSYNC_DATASYNC;
+            return Operation { operation_flags, ..Operation::new(sys::IORING_OP_FSYNC) };
+        };
+        let lease = buffer.lease();
+        let index = lease.and_then(|buf| core.buffer_of(buf.memory(), buf.chunk()));
+        Operation {
+            length: (buffer.len() - self.moved).min(LONGEST) as u32,
+            offset: self.offset + self.moved as u64,
+            buffer: index.unwrap_or(0),
+            operation_flags: if self.action == Action::WriteFua { libc::RWF_DSYNC as u32 } else { 0 },
+            ..Operation::new(transfer_opcode(self.action == Action::Read, index.is_some()))
+        }
+    }
+
+    /// The address of what is left.
+    #[inline]
+    pub(super) fn address(&mut self) -> u64 {
+        let moved = self.moved;
+        self.buffer.as_mut().map_or(0, |buffer| buffer[moved..].as_mut_ptr().expose_provenance() as u64)
+    }
+
+    /// Accounts for what the kernel said.
+    #[inline]
+    pub(super) fn advance(&mut self, target: &Target, setbacks: &mut Setbacks, result: i32) -> Next {
+        if result >= 0 && self.moved + result as usize >= self.bytes() {
+            return Next::Ended(Ok(()));
+        }
+        self.advance_partly(target, setbacks, result)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn advance_partly(&mut self, target: &Target, setbacks: &mut Setbacks, result: i32) -> Next {
+        let offset = self.offset + self.moved as u64;
+        let Ok(moved) = usize::try_from(result) else {
+            return self.failed(target, setbacks, offset, -result);
+        };
+        *setbacks = Setbacks::default();
+        let kept = if target.direct { moved - moved % SECTOR } else { moved };
+        count(&target.counters.short_transfers, u64::from(moved < LONGEST));
+        if kept == 0 {
+            return Next::Ended(Err(target.end_error(self.action.name(), offset)));
+        }
+        self.moved += kept;
+        if self.address() as usize % target.alignment == 0 {
+            Next::Again
+        } else {
+            Next::ByHand("what a short transfer left is not aligned")
+        }
+    }
+
+    fn failed(&mut self, target: &Target, setbacks: &mut Setbacks, offset: u64, errno: i32) -> Next {
+        match errno {
+            libc::ECANCELED if self.tries < MOST_TRIES => {
+                self.tries += 1;
+                count(&target.counters.retries, 1);
+                Next::Again
+            }
+            libc::ECANCELED => Next::ByHand(
+                "the kernel gives operations back that it did not begin (ECANCELED): it may start no thread for them, see \
+                 `ulimit -u` and pids.max",
+            ),
+            libc::EINTR | libc::EAGAIN | libc::EBUSY if setbacks.may_try_again() => {
+                count(&target.counters.retries, 1);
+                Next::Again
+            }
+            libc::EOPNOTSUPP | libc::EINVAL if self.action == Action::Flush => Next::ByHand("the ring can't flush"),
+            libc::EOPNOTSUPP => Next::ByHand("completions can't be polled for"),
+            errno if self.action == Action::Flush => {
+                Next::Ended(Err(target.flush_error(std::io::Error::from_raw_os_error(errno))))
+            }
+            errno => Next::Ended(Err(target.transfer_error(self.action.name(), offset, errno))),
+        }
+    }
+}
+
+/// A transfer that failed, or was not started; gives the buffer back where it can be had.
+///
+/// Converts to [`Error`], so that `?` works where the buffer is of no interest.
+#[derive(Debug)]
+pub struct TransferError {
+    error: Error,
+    buffer: Option<AlignedBuffer>,
+}
+
+impl TransferError {
+    pub(super) fn new(error: Error, buffer: Option<AlignedBuffer>) -> Self {
+        Self { error, buffer }
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// The buffer; `None` where the kernel may still use it, and for a flush.
+    #[must_use]
+    pub fn into_buffer(self) -> Option<AlignedBuffer> {
+        self.buffer
+    }
+}
+
+impl fmt::Display for TransferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for TransferError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<TransferError> for Error {
+    fn from(failed: TransferError) -> Self {
+        failed.error
+    }
+}
+
+impl From<TransferError> for std::io::Error {
+    fn from(failed: TransferError) -> Self {
+        failed.error.into()
+    }
+}

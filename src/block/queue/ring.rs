@@ -1,0 +1,203 @@
+//! A queue on a ring of its own.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use crate::block::command::{Command, Next, TransferError};
+use crate::block::target::Setbacks;
+use crate::block::uring::Uring;
+use crate::block::{AlignedBuffer, Fallback, Picked, platform};
+use crate::completion::Completion;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::FixedFile;
+use crate::pool::Pool;
+use crate::raw_ring::is_passing;
+use crate::rejected::{RejectReason, Rejected};
+use crate::ring::Ring;
+
+/// What a queue on a ring has.
+pub(super) struct RingLane {
+    ring: Ring<Command>,
+    file: FixedFile,
+    pool: Pool,
+    buffer_size: usize,
+    setbacks: Setbacks,
+    /// Commands were handed over again and not submitted.
+    has_unsubmitted: bool,
+    is_polled: bool,
+    eventfd: Option<File>,
+}
+
+impl RingLane {
+    /// `None` where there is no ring to be had.
+    pub(super) fn new(device: &Uring, depth: u32, buffer_size: usize) -> Result<Option<Self>> {
+        let kind = device.kind();
+        let made = kind.make_core(depth).and_then(|core| {
+            let mut ring = Ring::new(core);
+            let file = ring.register_file(&device.blocking.target.file)?;
+            Ok((ring, file, Pool::new(depth, buffer_size)?))
+        });
+        let (mut ring, file, pool) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                device.degrade(Fallback::PreadAtTimes, &format!("a queue can't have a ring ({error})"))?;
+                return Ok(None);
+            }
+        };
+        if let Err(error) = ring.register_pool(&pool) {
+            device.report_unregistered(&error, depth as usize * pool.slot_size())?;
+        }
+        let (setbacks, is_polled) = (Setbacks::default(), kind.iopoll);
+        Ok(Some(Self { ring, file, pool, buffer_size, setbacks, has_unsubmitted: false, is_polled, eventfd: None }))
+    }
+
+    pub(super) fn buffer(&self) -> Option<AlignedBuffer> {
+        self.pool.lease().map(|buf| AlignedBuffer::of_lease(buf, self.buffer_size, None))
+    }
+
+    #[inline]
+    pub(super) fn start(&mut self, command: Command) -> Result<(), TransferError> {
+        self.push(command).map_err(|rejected| {
+            let error = rejected.reason().into();
+            TransferError::new(error, rejected.into_inner().buffer)
+        })
+    }
+
+    #[inline]
+    fn push(&mut self, command: Command) -> Result<(), Rejected<Command>> {
+        let core = self.ring.core();
+        let operation = command.operation(core);
+        let started = core.start_owned(&self.file, operation, command, |operation, command| {
+            operation.address = command.address();
+        });
+        match started {
+            Ok(_) => Ok(()),
+            Err(rejected) => self.push_again(rejected),
+        }
+    }
+
+    /// There may be no room before a submit: commands that are started again find the places of others taken.
+    #[cold]
+    #[inline(never)]
+    fn push_again(&mut self, rejected: Rejected<Command>) -> Result<(), Rejected<Command>> {
+        if rejected.reason() != RejectReason::QueueFull || self.submit(0, None).is_err() {
+            return Err(rejected);
+        }
+        let command = rejected.into_inner();
+        let core = self.ring.core();
+        let operation = command.operation(core);
+        let look =
+            |operation: &mut crate::core::Operation, command: &mut Command| operation.address = command.address();
+        core.start_owned(&self.file, operation, command, look).map(drop)
+    }
+
+    pub(super) fn submit(&mut self, wait: u32, limit: Option<Duration>) -> Result<()> {
+        let core = self.ring.core();
+        self.has_unsubmitted = false;
+        loop {
+            let wait = wait.saturating_sub(core.waiting());
+            let submitted = match limit {
+                Some(limit) => core.submit_and_wait_timeout(wait, limit),
+                None => core.submit_and_wait(wait),
+            };
+            match submitted {
+                Ok(_) => return Ok(()),
+                // A signal while nothing was submitted: who limits the wait may look whether it came for them.
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) && limit.is_some() => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                Err(error) if is_passing(&error) && self.setbacks.may_try_again() => {
+                    core.reap();
+                    std::thread::yield_now();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn poll(&mut self, device: &Picked) -> Option<(Command, Result<()>)> {
+        loop {
+            let Some(completion) = self.ring.core().next_completion() else {
+                if self.may_have_more() {
+                    continue;
+                }
+                return None;
+            };
+            let Completion::Done(done) = completion else { continue };
+            let result = done.raw_result();
+            let Some(mut command) = done.into_owned() else { continue };
+            match command.advance(device.target(), &mut self.setbacks, result) {
+                Next::Ended(result) => return Some((command, result)),
+                next => {
+                    if let Some(ended) = self.go_on(device, command, next) {
+                        return Some(ended);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks where completions may be that are not in the queue; whether it is worth to look there again.
+    fn may_have_more(&mut self) -> bool {
+        if self.has_unsubmitted {
+            // What it can't submit goes with the next one.
+            return self.submit(0, None).is_ok();
+        }
+        if let Some(eventfd) = &self.eventfd {
+            if platform::reset(eventfd) {
+                return true;
+            }
+        }
+        let core = self.ring.core();
+        if !core.queues().is_usable() || !(core.queues().holds_back() || self.is_polled) {
+            return false;
+        }
+        if self.is_polled {
+            // Entering it polls the disk. That it fails is for the next submit to say.
+            let _ = core.submit();
+        } else {
+            core.flush_completions();
+        }
+        core.queues().has_completions()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn go_on(&mut self, device: &Picked, command: Command, next: Next) -> Option<(Command, Result<()>)> {
+        let why = match next {
+            Next::Ended(result) => return Some((command, result)),
+            Next::Again => match self.push(command) {
+                Ok(()) => {
+                    self.has_unsubmitted = true;
+                    return None;
+                }
+                Err(rejected) => {
+                    let reason = rejected.reason();
+                    return Some((rejected.into_inner(), Err(reason.into())));
+                }
+            },
+            Next::ByHand(why) => why,
+        };
+        Some(device.carry_out(command, why))
+    }
+
+    pub(super) fn completion_fd(&mut self) -> Result<BorrowedFd<'_>> {
+        if self.is_polled {
+            let message =
+                "completions of this device are polled for, which no descriptor tells; leave Options::iopoll off";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        if self.eventfd.is_none() {
+            let made = platform::eventfd().map_err(|error| Error::from_io(error, "make an eventfd"))?;
+            self.ring.register_eventfd(&made)?;
+            // What has ended already is told of, too.
+            platform::signal(&made);
+            self.eventfd = Some(made);
+        }
+        match &self.eventfd {
+            Some(eventfd) => Ok(eventfd.as_fd()),
+            None => unreachable!("made above"),
+        }
+    }
+}
