@@ -164,7 +164,8 @@ pub fn leaked_operations() -> u32 {
 
 // SAFETY: nothing in here belongs to a thread, but what the user's own buffers may hold. Rings that the kernel ties to one
 // (SINGLE_ISSUER, DEFER_TASKRUN) are only ever inside of a `Ring`, which is not `Send`, as nothing is that borrows one
-// (`OneThread`); the builder refuses these flags for a `SharedRing`.
+// (`OneThread`); the builder refuses these flags for a `SharedRing`. The one exception is a block device's reactor, where other
+// threads fill entries under a lock, and the ring's own thread alone enters and closes it.
 unsafe impl<B: Send, E: Entries> Send for Core<B, E> {}
 
 impl<B, E: Entries> Core<B, E> {

@@ -73,6 +73,43 @@ impl ForkMark {
     }
 }
 
+/// A value of each process: the child of a `fork` makes its own, since a lock in its parent's may be held by a thread that the
+/// child has not got. Never freed: one for each process that a fork made and that used it.
+pub(crate) struct PerProcess<T>(AtomicPtr<Owned<T>>);
+
+struct Owned<T> {
+    mark: ForkMark,
+    value: T,
+}
+
+impl<T: Send + Sync> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// The value of this process, which `make` makes where there is none.
+    pub(crate) fn get(&'static self, make: impl FnOnce() -> T) -> io::Result<&'static T> {
+        let seen = self.0.load(Ordering::Acquire);
+        // SAFETY: what is stored is a leaked box.
+        if let Some(owned) = unsafe { seen.as_ref() } {
+            if owned.mark.is_alive() {
+                return Ok(&owned.value);
+            }
+        }
+        let new = Box::into_raw(Box::new(Owned { mark: ForkMark::current()?, value: make() }));
+        match self.0.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: leaked above, and freed by nobody from here on.
+            Ok(_) => Ok(unsafe { &(*new).value }),
+            Err(theirs) => {
+                // SAFETY: leaked above, and known to nobody else.
+                drop(unsafe { Box::from_raw(new) });
+                // SAFETY: another thread's leaked box.
+                Ok(unsafe { &(*theirs).value })
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -89,6 +89,11 @@ impl<B, E: Entries> Ring<B, E> {
         &mut self.core
     }
 
+    #[cfg(feature = "block")]
+    pub(crate) fn into_core(self) -> Core<B, E> {
+        self.core
+    }
+
     pub(crate) fn core_ref(&self) -> &Core<B, E> {
         &self.core
     }

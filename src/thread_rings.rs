@@ -4,15 +4,14 @@
 //! [`ThreadRings::limit`] allows, over all threads; those that come later, and those that the kernel gives none, share one.
 
 use std::cell::RefCell;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::builder::RingBuilder;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fork::ForkMark;
+use crate::fork::PerProcess;
 use crate::ring::Ring;
 use crate::shared::SharedRing;
 
@@ -25,44 +24,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// 0: not set.
 static LIMIT: AtomicUsize = AtomicUsize::new(0);
-/// This process's [`Shared`]. Never freed: one for each process that a fork made and that used it.
-static SHARED: AtomicPtr<Shared> = AtomicPtr::new(ptr::null_mut());
+/// The rings for threads that have none of their own, for as long as anybody uses them.
+static SHARED: PerProcess<Mutex<KnownRings>> = PerProcess::new();
 /// Counts the pools that devices gave up, so that rings know when to look for some of theirs.
 static POOLS_GIVEN_UP: AtomicU64 = AtomicU64::new(0);
 
-/// The rings for threads that have none of their own, for as long as anybody uses them.
-struct Shared {
-    /// The child of a fork makes its own: its parent's lock may be held by a thread that the child has not got.
-    mark: ForkMark,
-    rings: Mutex<Vec<(RingKind, Weak<SharedRing>)>>,
-}
+type KnownRings = Vec<(RingKind, Weak<SharedRing>)>;
 
-impl Shared {
-    fn get() -> Result<&'static Self> {
-        let seen = SHARED.load(Ordering::Acquire);
-        // SAFETY: what is stored in SHARED is a leaked box.
-        if let Some(shared) = unsafe { seen.as_ref() } {
-            if shared.mark.is_alive() {
-                return Ok(shared);
-            }
-        }
-        let mark = ForkMark::current().map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
-        let new = Box::into_raw(Box::new(Self { mark, rings: Mutex::new(Vec::new()) }));
-        match SHARED.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: leaked above, and freed by nobody from here on.
-            Ok(_) => Ok(unsafe { &*new }),
-            Err(theirs) => {
-                // SAFETY: leaked above, and known to nobody else.
-                drop(unsafe { Box::from_raw(new) });
-                // SAFETY: another thread's leaked box.
-                Ok(unsafe { &*theirs })
-            }
-        }
-    }
-
-    fn rings(&self) -> std::sync::MutexGuard<'_, Vec<(RingKind, Weak<SharedRing>)>> {
-        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn shared_rings() -> Result<MutexGuard<'static, KnownRings>> {
+    let rings = SHARED.get(Mutex::default).map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
+    Ok(rings.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The ring of that kind that somebody has.
@@ -84,7 +55,7 @@ pub(crate) struct RingKind {
 }
 
 impl RingKind {
-    fn builder(self, entries: u32) -> RingBuilder {
+    pub(crate) fn builder(self, entries: u32) -> RingBuilder {
         let builder = Ring::builder(entries).iopoll(self.iopoll).submit_all(true).clamp(true).fall_back_flags(true);
         match self.sqpoll {
             Some(idle) => builder.sqpoll(idle),
@@ -218,6 +189,12 @@ impl LocalRing {
     }
 }
 
+/// Changes when a device gave up its pool.
+#[cfg(feature = "block")]
+pub(crate) fn pools_given_up() -> u64 {
+    POOLS_GIVEN_UP.load(Ordering::Relaxed)
+}
+
 /// To be dropped after a device's pool: lets the rings that have it registered let go of it.
 #[cfg(feature = "block")]
 #[derive(Debug)]
@@ -235,7 +212,7 @@ impl Drop for PoolGivenUp {
                 }
             }
         });
-        let shared = Shared::get().map(|shared| shared.rings().clone()).unwrap_or_default();
+        let shared = shared_rings().map(|rings| rings.clone()).unwrap_or_default();
         for ring in shared.iter().filter_map(|(_, ring)| ring.upgrade()) {
             // In the child of a fork it is the parent's.
             let _ = ring.with(Core::forget_unused_pools);
@@ -294,14 +271,13 @@ impl ThreadRings {
     }
 
     pub(crate) fn shared_of_kind(kind: RingKind) -> Result<Arc<SharedRing>> {
-        let shared = Shared::get()?;
-        let known = find(&shared.rings(), kind);
+        let known = find(&shared_rings()?, kind);
         if let Some(ring) = known {
             return Ok(ring);
         }
         // Made without the lock; where another thread was faster its ring is used, and this one closed.
         let ring = Arc::new(kind.builder(SHARED_ENTRIES).build_shared()?);
-        let mut rings = shared.rings();
+        let mut rings = shared_rings()?;
         if let Some(theirs) = find(&rings, kind) {
             return Ok(theirs);
         }

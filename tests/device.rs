@@ -36,6 +36,8 @@
 #[cfg(target_os = "linux")]
 mod defects;
 #[cfg(target_os = "linux")]
+mod futures;
+#[cfg(target_os = "linux")]
 mod geometry;
 #[cfg(target_os = "linux")]
 mod ladder;

@@ -54,6 +54,8 @@ pub(super) struct Command {
     pub(super) action: Action,
     #[cfg(uring)]
     tries: u8,
+    #[cfg(uring)]
+    setbacks: Setbacks,
     /// Whose it is.
     pub(super) tag: u64,
     /// Where it begins on the target, in bytes.
@@ -75,6 +77,8 @@ impl Command {
             action,
             #[cfg(uring)]
             tries: 0,
+            #[cfg(uring)]
+            setbacks: Setbacks::default(),
             tag,
             offset,
             #[cfg(uring)]
@@ -176,21 +180,29 @@ impl Command {
 
     /// Accounts for what the kernel said.
     #[inline]
-    pub(super) fn advance(&mut self, target: &Target, setbacks: &mut Setbacks, result: i32) -> Next {
-        if result >= 0 && self.moved + result as usize >= self.bytes() {
-            return Next::Ended(Ok(()));
-        }
-        self.advance_partly(target, setbacks, result)
+    pub(super) fn advance(&mut self, target: &Target, result: i32) -> Next {
+        if self.is_whole(result) { Next::Ended(Ok(())) } else { self.advance_partly(target, result) }
+    }
+
+    /// Whether nothing is left to be done.
+    #[inline]
+    pub(super) fn is_whole(&self, result: i32) -> bool {
+        result >= 0 && self.moved + result as usize >= self.bytes()
+    }
+
+    /// Whether its memory may be registered.
+    pub(super) fn has_lease(&self) -> bool {
+        self.buffer.as_ref().is_some_and(|buffer| buffer.lease().is_some())
     }
 
     #[cold]
     #[inline(never)]
-    fn advance_partly(&mut self, target: &Target, setbacks: &mut Setbacks, result: i32) -> Next {
+    fn advance_partly(&mut self, target: &Target, result: i32) -> Next {
         let offset = self.offset + self.moved as u64;
         let Ok(moved) = usize::try_from(result) else {
-            return self.failed(target, setbacks, offset, -result);
+            return self.failed(target, offset, -result);
         };
-        *setbacks = Setbacks::default();
+        self.setbacks = Setbacks::default();
         let kept = if target.direct { moved - moved % SECTOR } else { moved };
         count(&target.counters.short_transfers, u64::from(moved < LONGEST));
         if kept == 0 {
@@ -204,7 +216,7 @@ impl Command {
         }
     }
 
-    fn failed(&mut self, target: &Target, setbacks: &mut Setbacks, offset: u64, errno: i32) -> Next {
+    fn failed(&mut self, target: &Target, offset: u64, errno: i32) -> Next {
         match errno {
             libc::ECANCELED if self.tries < MOST_TRIES => {
                 self.tries += 1;
@@ -215,7 +227,7 @@ impl Command {
                 "the kernel gives operations back that it did not begin (ECANCELED): it may start no thread for them, see \
                  `ulimit -u` and pids.max",
             ),
-            libc::EINTR | libc::EAGAIN | libc::EBUSY if setbacks.may_try_again() => {
+            libc::EINTR | libc::EAGAIN | libc::EBUSY if self.setbacks.may_try_again() => {
                 count(&target.counters.retries, 1);
                 Next::Again
             }

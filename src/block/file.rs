@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::block::AlignedBuffer;
+use crate::block::futures::jobs::Jobs;
 use crate::block::request::Request;
 use crate::block::stats::count;
 use crate::block::target::Target;
@@ -29,6 +30,7 @@ pub(super) struct Blocking {
     /// Bounce buffers that nobody uses now; as many as ever were used at once.
     bounce: Mutex<Vec<AlignedBuffer>>,
     pub(super) workers: Workers,
+    pub(super) jobs: Jobs,
 }
 
 /// Requests for several threads, each of which is taken by one.
@@ -40,7 +42,7 @@ unsafe impl<R: Send> Sync for List<R> {}
 impl Blocking {
     pub(super) fn new(target: Target) -> Self {
         let workers = Workers::new(MOST_HELPERS.min(target.queue_depth as usize - 1));
-        Self { target, bounce: Mutex::new(Vec::new()), workers }
+        Self { target, bounce: Mutex::new(Vec::new()), workers, jobs: Jobs::default() }
     }
 
     /// Carries out every request that has no result.

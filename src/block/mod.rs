@@ -52,6 +52,7 @@
 mod buffer;
 mod command;
 mod file;
+mod futures;
 mod geometry;
 mod options;
 mod platform;
@@ -71,6 +72,9 @@ use std::sync::Arc;
 
 pub use buffer::AlignedBuffer;
 pub use command::TransferError;
+#[cfg(uring)]
+pub use futures::Reactor;
+pub use futures::{FlushFuture, TransferFuture};
 pub use geometry::{AlignmentFrom, Capabilities, Geometry};
 pub use options::{Backend, Options};
 pub use queue::{Completed, Queue};

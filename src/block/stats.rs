@@ -121,6 +121,21 @@ impl Tally {
 }
 
 impl Counters {
+    /// Counts what a future starts; it is in flight from when it has a place.
+    pub(super) fn start(&self, action: Action, bytes: usize) {
+        match action {
+            Action::Read => {
+                count(&self.reads, 1);
+                count(&self.bytes_read, bytes as u64);
+            }
+            Action::Write | Action::WriteFua => {
+                count(&self.writes, 1);
+                count(&self.bytes_written, bytes as u64);
+            }
+            Action::Flush => count(&self.flushes, 1),
+        }
+    }
+
     pub(super) fn read(&self, degraded: u64) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::block::file::Blocking;
+use crate::block::futures::hub::HubOfProcess;
 use crate::block::request::Request;
 use crate::block::stats::count;
 use crate::block::target::{Setbacks, Target as Opened};
@@ -58,6 +59,8 @@ pub(super) struct Uring {
     pool: Pool,
     /// After the pool.
     _pool_given_up: PoolGivenUp,
+    /// After the pool, too.
+    pub(super) hub: HubOfProcess,
     /// Counts the leases of the pool that are lent out as buffers.
     lent: Arc<()>,
     /// For threads that can get no ring of their own, and the same without polling.
@@ -89,6 +92,7 @@ impl Uring {
             polls: AtomicBool::new(options.iopoll),
             pool,
             _pool_given_up: PoolGivenUp,
+            hub: HubOfProcess::default(),
             lent: Arc::new(()),
             shared: [None, None],
             unregistered: AtomicBool::new(false),
@@ -203,7 +207,7 @@ impl Uring {
         };
         if let (Some(error), None | Some(Ok(_))) = (unregistered, &done) {
             // Where the ring does not work at all, that it has no buffers is no news.
-            self.report_unregistered(&error, self.pool.slots() as usize * self.pool.slot_size())?;
+            self.report_pool_unregistered(&error)?;
         }
         done.expect("the work is done once, on the one ring or the other, or it is an error that there are no buffers")
     }
@@ -225,12 +229,16 @@ impl Uring {
 
     /// Registers the pool on a ring that has not got it yet; an error means that it goes without.
     #[inline]
-    fn register(&self, core: &mut Core) -> Option<Error> {
+    pub(super) fn register<B>(&self, core: &mut Core<B>) -> Option<Error> {
         let is_tried = self.unregistered.load(Ordering::Relaxed);
         if is_tried || core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some() {
             return None;
         }
         core.register_pool(&self.pool).err()
+    }
+
+    pub(super) fn report_pool_unregistered(&self, error: &Error) -> Result<()> {
+        self.report_unregistered(error, self.pool.slots() as usize * self.pool.slot_size())
     }
 
     #[cold]

@@ -4,7 +4,8 @@
 pub mod disk;
 #[cfg(all(target_os = "linux", feature = "block"))]
 pub mod filter;
-#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen")))]
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen", feature = "block")))]
+#[cfg_attr(not(any(feature = "link", feature = "dlopen")), allow(dead_code))]
 pub mod random;
 
 use std::io::Write;

@@ -127,7 +127,7 @@ impl RingLane {
             let Completion::Done(done) = completion else { continue };
             let result = done.raw_result();
             let Some(mut command) = done.into_owned() else { continue };
-            match command.advance(device.target(), &mut self.setbacks, result) {
+            match command.advance(device.target(), result) {
                 Next::Ended(result) => return Some((command, result)),
                 next => {
                     if let Some(ended) = self.go_on(device, command, next) {

@@ -1,0 +1,292 @@
+//! Transfers as futures, for any executor.
+
+#[cfg(uring)]
+pub(super) mod hub;
+pub(super) mod jobs;
+#[cfg(uring)]
+mod reactor;
+mod waiters;
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::block::command::{Action, Command, TransferError};
+use crate::block::futures::jobs::{Job, Jobs};
+use crate::block::futures::waiters::Place;
+use crate::block::{AlignedBuffer, Device, Picked};
+use crate::error::Result;
+
+#[cfg(doc)]
+use crate::block::BlockDevice;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+#[cfg(uring)]
+use hub::{Begun, Hub};
+#[cfg(uring)]
+pub use reactor::Reactor;
+
+/// A transfer that goes on while its task does something else; see [`Device::read_async`].
+///
+/// It begins when it is first polled, and keeps the device open. Dropping it is safe at any time: the kernel is asked to end
+/// it, and its buffer goes when it has. Whether a write that was dropped has been carried out is not known.
+#[must_use = "a future does nothing before it is polled"]
+pub struct TransferFuture(State);
+
+/// A flush that goes on while its task does something else; see [`Device::flush_async`].
+#[derive(Debug)]
+#[must_use = "a future does nothing before it is polled"]
+pub struct FlushFuture(TransferFuture);
+
+enum State {
+    /// Refused before it began.
+    Refused(TransferError),
+    New(Arc<Picked>, Command),
+    /// All places are taken.
+    InLine(Arc<Picked>, Command, Line),
+    #[cfg(uring)]
+    OnRing(Arc<Hub>, u32),
+    OnThread(Arc<Picked>, Arc<Job>),
+    Over,
+}
+
+/// The line that a future stands in.
+enum Line {
+    #[cfg(uring)]
+    Hub(Arc<Hub>, Place),
+    Jobs(Place),
+}
+
+impl Device {
+    /// Reads as many blocks from `block` on as the buffer holds, and gives the buffer back.
+    ///
+    /// On io_uring all devices of the process share a ring for this, and the future is woken by a thread of the library;
+    /// where a runtime has one thread, a [`Reactor`](crate::block::Reactor) makes it cheaper. On `pread`/`pwrite` the device's
+    /// threads carry it out. Where as many transfers are in flight as there is room for, it waits for its turn.
+    ///
+    /// # Errors
+    ///
+    /// As for [`BlockDevice`], and [`ErrorKind::Misaligned`] for a buffer with another alignment than the device's
+    /// ([`BlockDevice::aligned_buffer`] has it).
+    ///
+    /// ```
+    /// use sysuring::block::{self, BlockDevice, Options};
+    ///
+    /// # fn block_on<F: Future>(future: F) -> F::Output {
+    /// #     let mut future = std::pin::pin!(future);
+    /// #     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    /// #     loop {
+    /// #         if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) { return output }
+    /// #         std::thread::yield_now();
+    /// #     }
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("disk.img");
+    /// # block_on(async {
+    /// let device = block::open(&path, &Options::new().create(1 << 20))?;
+    /// let mut buffer = device.aligned_buffer(8192)?;
+    /// buffer.fill(7);
+    /// let mut buffer = device.write_async(10, buffer).await?;
+    /// device.flush_async().await?;
+    /// buffer.fill(0);
+    /// let buffer = device.read_async(10, buffer).await?;
+    /// assert!(buffer.iter().all(|byte| *byte == 7));
+    /// # Ok::<(), sysuring::Error>(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn read_async(&self, block: u64, buffer: AlignedBuffer) -> TransferFuture {
+        self.transfer(Action::Read, block, buffer)
+    }
+
+    /// Writes as many blocks from `block` on as the buffer holds, and gives the buffer back; see [`Device::read_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn write_async(&self, block: u64, buffer: AlignedBuffer) -> TransferFuture {
+        self.transfer(Action::Write, block, buffer)
+    }
+
+    /// As [`Device::write_async`], and the data is on stable storage when it ends (Force Unit Access).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Device::read_async`].
+    pub fn write_fua_async(&self, block: u64, buffer: AlignedBuffer) -> TransferFuture {
+        self.transfer(Action::WriteFua, block, buffer)
+    }
+
+    /// When it has ended, all writes that had ended before it was first polled are on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// As for [`BlockDevice::flush`].
+    pub fn flush_async(&self) -> FlushFuture {
+        FlushFuture(TransferFuture(State::New(Arc::clone(&self.0), Command::flush(0))))
+    }
+
+    fn transfer(&self, action: Action, block: u64, buffer: AlignedBuffer) -> TransferFuture {
+        TransferFuture(match Command::transfer(self.target(), action, block, buffer, 0) {
+            Ok(command) => State::New(Arc::clone(&self.0), command),
+            Err(refused) => State::Refused(refused),
+        })
+    }
+}
+
+impl Future for TransferFuture {
+    type Output = Result<AlignedBuffer, TransferError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.0.poll(context) {
+            Poll::Ready(Ok(Some(buffer))) => Poll::Ready(Ok(buffer)),
+            Poll::Ready(Ok(None)) => unreachable!("a transfer has a buffer"),
+            Poll::Ready(Err(failed)) => Poll::Ready(Err(failed)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Future for FlushFuture {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.0.poll(context).map(|ended| ended.map(drop).map_err(Into::into))
+    }
+}
+
+impl State {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<AlignedBuffer>, TransferError>> {
+        let (command, result) = loop {
+            match mem::replace(self, Self::Over) {
+                Self::Refused(refused) => return Poll::Ready(Err(refused)),
+                Self::New(device, command) => {
+                    let target = device.target();
+                    if command.action == Action::Flush && target.read_only {
+                        break (Some(command), Ok(()));
+                    }
+                    target.counters.start(command.action, command.bytes());
+                    match Self::begin(device, command, context) {
+                        Ok(ended) => break ended,
+                        Err(state) => *self = state,
+                    }
+                }
+                Self::InLine(device, command, line) => {
+                    line.leave(&device);
+                    match Self::begin(device, command, context) {
+                        Ok(ended) => break ended,
+                        Err(state) => *self = state,
+                    }
+                }
+                #[cfg(uring)]
+                Self::OnRing(hub, slot) => match hub.poll(slot, context.waker()) {
+                    Poll::Ready(outcome) => break outcome,
+                    Poll::Pending => *self = Self::OnRing(hub, slot),
+                },
+                Self::OnThread(device, job) => match job.poll(context.waker()) {
+                    Poll::Ready((command, result)) => break (Some(command), result),
+                    Poll::Pending => *self = Self::OnThread(device, job),
+                },
+                Self::Over => panic!("a future is polled after its end"),
+            }
+            if !matches!(self, Self::New(..)) {
+                return Poll::Pending;
+            }
+        };
+        let buffer = command.and_then(|command| command.buffer);
+        Poll::Ready(match result {
+            Ok(()) => Ok(buffer),
+            Err(error) => Err(TransferError::new(error, buffer)),
+        })
+    }
+
+    /// Starts the command; gives what it came to, or the state in which it is.
+    fn begin(
+        device: Arc<Picked>,
+        command: Command,
+        context: &Context<'_>,
+    ) -> Result<(Option<Command>, Result<()>), Self> {
+        let command = match &*device {
+            Picked::File(..) => command,
+            #[cfg(uring)]
+            Picked::Uring(uring) => match Self::hub(uring) {
+                Ok(hub) => {
+                    return match hub.start(&device, uring, command, context.waker()) {
+                        Begun::Ended(outcome) => Ok(outcome),
+                        Begun::Pending(slot) => Err(Self::OnRing(hub, slot)),
+                        Begun::InLine(command, place) => Err(Self::InLine(device, command, Line::Hub(hub, place))),
+                    };
+                }
+                Err(error) => {
+                    use crate::block::Fallback;
+
+                    let what = format!("futures can't have a ring ({error})");
+                    match uring.degrade(Fallback::PreadAtTimes, &what) {
+                        Ok(()) => command,
+                        Err(error) => return Ok((Some(command), Err(error))),
+                    }
+                }
+            },
+        };
+        match Jobs::start(&device, command, context.waker().clone()) {
+            Ok(job) => Err(Self::OnThread(device, job)),
+            Err((command, place)) => Err(Self::InLine(device, command, Line::Jobs(place))),
+        }
+    }
+
+    /// The hub of this thread, or the process's.
+    #[cfg(uring)]
+    fn hub(uring: &super::uring::Uring) -> Result<Arc<Hub>> {
+        reactor::of_thread().map_or_else(|| uring.hub.get(), Ok)
+    }
+}
+
+impl Line {
+    fn leave(&self, device: &Picked) {
+        match self {
+            #[cfg(uring)]
+            Self::Hub(hub, place) => hub.leave(*place),
+            Self::Jobs(place) => Jobs::leave(device, *place),
+        }
+    }
+
+    fn give_up(&self, device: &Picked) {
+        match self {
+            #[cfg(uring)]
+            Self::Hub(hub, place) => hub.give_up(*place),
+            Self::Jobs(place) => Jobs::give_up(device, *place),
+        }
+    }
+}
+
+impl Drop for TransferFuture {
+    fn drop(&mut self) {
+        match mem::replace(&mut self.0, State::Over) {
+            State::InLine(device, _, line) => line.give_up(&device),
+            #[cfg(uring)]
+            State::OnRing(hub, slot) => hub.abandon(slot),
+            State::OnThread(_, job) => job.abandon(),
+            State::New(..) | State::Refused(_) | State::Over => {}
+        }
+    }
+}
+
+impl fmt::Debug for TransferFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.0 {
+            State::Refused(_) => "refused",
+            State::New(..) => "new",
+            State::InLine(..) => "waits for room",
+            #[cfg(uring)]
+            State::OnRing(..) => "in flight",
+            State::OnThread(..) => "in flight",
+            State::Over => "over",
+        };
+        f.debug_struct("TransferFuture").field("state", &state).finish()
+    }
+}

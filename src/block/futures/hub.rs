@@ -1,0 +1,738 @@
+//! A ring for the commands of futures, on any number of devices.
+//!
+//! # Life of a command
+//!
+//! A future that is polled for the first time takes a task, starts its command, and leaves its waker. Whoever takes
+//! completions puts the outcome into the task and wakes the future, which takes it from there when it is polled again. A future
+//! that is dropped before that abandons its task: the kernel is asked to end the command, and when it has, what the command
+//! had goes. Where all tasks are taken a future waits in line.
+//!
+//! # Who submits, and who takes completions
+//!
+//! The process's own hub is for all threads: a future submits what it starts, and takes what ended by then, so that what is in
+//! the page cache costs no thread but the caller's. For what is not a thread waits, which is started when first needed.
+//!
+//! A hub that is attached to a thread ([`Reactor`](super::Reactor)) has a ring that the kernel ties to it: there futures fill
+//! entries, and wake the reactor, which submits for all of them and takes what ended. Other threads may poll and drop such
+//! futures; they never enter the ring.
+//!
+//! # The lock
+//!
+//! It is not held while anything of others runs: wakers are cloned before, and woken and dropped after; so are devices and
+//! loggers. What is left to do is in an [`Aftermath`].
+
+use std::cell::Cell;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use liburing_sys as sys;
+
+use crate::block::command::{Command, Next};
+use crate::block::futures::waiters::{Place, Waiters, wake};
+use crate::block::stats::count;
+use crate::block::uring::Uring;
+use crate::block::{Fallback, Picked};
+use crate::completion::Completion;
+use crate::core::{Core, Operation, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fork::{ForkMark, PerProcess};
+use crate::leader::forked;
+use crate::raw_ring::{is_passing, wait_for_one};
+use crate::rejected::RejectReason;
+use crate::ring::Ring;
+use crate::table::{Held, Ticket};
+use crate::thread_rings::{RingKind, pools_given_up};
+
+/// Tasks of a hub: the most commands in flight on it.
+const TASKS: u32 = 256;
+/// How long a reactor that goes waits for what it has in flight.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// See the [module](self).
+pub(in crate::block) struct Hub {
+    /// Outside of the lock: in the child of a `fork` the lock may be held by a thread that does not exist there.
+    mark: ForkMark,
+    is_attached: bool,
+    state: Mutex<State>,
+    /// Signalled when the hub's thread has something to do.
+    work: Condvar,
+}
+
+struct State {
+    /// `None` when the reactor is gone.
+    core: Option<Core<Command>>,
+    tasks: Box<[Task]>,
+    free: Vec<u32>,
+    /// Commands in flight, abandoned ones included.
+    pending: u32,
+    waiters: Waiters,
+    /// Something was started, or started again, and not submitted.
+    has_unsubmitted: bool,
+    /// Of the reactor, while it sleeps.
+    reactor: Option<Waker>,
+    thread: Thread,
+    is_closed: bool,
+    /// [`pools_given_up`] when the ring was last rid of pools that nobody has any more.
+    swept: u64,
+}
+
+/// What the hub's own thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    /// It was not started.
+    None,
+    /// It sleeps, since nothing is in flight.
+    Idle,
+    /// It waits for completions, or is about to.
+    Awake,
+}
+
+#[derive(Default)]
+struct Task {
+    /// Open until the command has ended.
+    device: Option<Arc<Picked>>,
+    waker: Option<Waker>,
+    ticket: Option<Ticket>,
+    /// The command is missing where it was lost with the ring.
+    ended: Option<(Option<Command>, Result<()>)>,
+    is_abandoned: bool,
+}
+
+/// How a command ended: the command is missing where the kernel may still use what it has.
+pub(super) type Outcome = (Option<Command>, Result<()>);
+
+/// What became of a command that was to be started.
+pub(super) enum Begun {
+    /// It is on its way, as this task.
+    Pending(u32),
+    /// It has ended already.
+    Ended(Outcome),
+    /// All tasks are taken.
+    InLine(Command, Place),
+}
+
+/// What is left to do when the lock is not held any more.
+#[derive(Default)]
+struct Aftermath {
+    wakers: Vec<Waker>,
+    /// What abandoned tasks had.
+    devices: Vec<Arc<Picked>>,
+    commands: Vec<Command>,
+    /// What did not end with all that was asked for.
+    odd: Vec<(Arc<Picked>, Command, i32)>,
+}
+
+thread_local! {
+    /// The list of wakers of this thread's last turn, for the next one: no allocation for each.
+    static SCRATCH: Cell<Vec<Waker>> = const { Cell::new(Vec::new()) };
+}
+
+impl Aftermath {
+    fn new() -> Self {
+        Self { wakers: SCRATCH.try_with(Cell::take).unwrap_or_default(), ..Self::default() }
+    }
+}
+
+impl State {
+    fn new(core: Core<Command>) -> Self {
+        Self {
+            core: Some(core),
+            tasks: (0..TASKS).map(|_| Task::default()).collect(),
+            free: (0..TASKS).rev().collect(),
+            pending: 0,
+            waiters: Waiters::default(),
+            has_unsubmitted: false,
+            reactor: None,
+            thread: Thread::None,
+            is_closed: false,
+            swept: pools_given_up(),
+        }
+    }
+
+    /// Puts a command into the queue. What can't be is given back.
+    fn push(&mut self, device: &Picked, command: Command) -> Result<Ticket, (Error, Command)> {
+        let Some(core) = &mut self.core else { return Err((reactor_gone(), command)) };
+        let mut command = command;
+        let mut tried = false;
+        loop {
+            let operation = command.operation(core);
+            let target = Target::descriptor(device.target().file.as_raw_fd());
+            let started = core.start_with(target, operation, Held::Owned(command), |operation, held| {
+                if let Held::Owned(command) = held {
+                    operation.address = command.address();
+                }
+            });
+            let (reason, held) = match started {
+                Ok(ticket) => {
+                    self.has_unsubmitted = true;
+                    return Ok(ticket);
+                }
+                Err(rejected) => rejected,
+            };
+            let Held::Owned(back) = held else { unreachable!("a rejected operation gives back what it was given") };
+            if reason != RejectReason::QueueFull || tried || core.submit().is_err() {
+                return Err((reason.into(), back));
+            }
+            (command, tried) = (back, true);
+        }
+    }
+
+    /// Submits what was started. What can't be goes along with the next submit.
+    fn submit(&mut self) -> Result<()> {
+        let Some(core) = &mut self.core else { return Ok(()) };
+        if !self.has_unsubmitted {
+            return Ok(());
+        }
+        loop {
+            match core.submit() {
+                Ok(_) => {
+                    self.has_unsubmitted = false;
+                    return Ok(());
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                Err(error) => {
+                    if is_passing(&error) {
+                        core.reap();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Has the kernel tell the eventfd of no completion: those that are there when a submit returns are taken at once.
+    fn set_silent(&mut self, is_silent: bool) {
+        if let Some(core) = self.core.as_ref().filter(|core| core.check_usable().is_ok()) {
+            // SAFETY: the ring is set up; what is changed is an atomic word that the kernel reads.
+            unsafe { sys::io_uring_cq_eventfd_toggle(core.queues().raw(), !is_silent) };
+        }
+    }
+
+    /// Takes the completions that are there.
+    fn reap(&mut self, after: &mut Aftermath) {
+        let Self { core: Some(core), tasks, .. } = self else { return };
+        core.flush_completions();
+        let mut released = 0;
+        while let Some(completion) = core.next_completion() {
+            let Completion::Done(done) = completion else { continue };
+            let result = done.raw_result();
+            let Some(command) = done.into_owned() else { continue };
+            let task = &mut tasks[command.tag as usize];
+            task.ticket = None;
+            let Some(device) = &task.device else { continue };
+            if task.is_abandoned || command.is_whole(result) {
+                self.pending -= 1;
+                count(&device.target().counters.in_flight, 1_u64.wrapping_neg());
+                if task.is_abandoned {
+                    task.is_abandoned = false;
+                    after.devices.extend(task.device.take());
+                    self.free.push(command.tag as u32);
+                    released += 1;
+                    after.commands.push(command);
+                } else {
+                    after.wakers.extend(task.waker.take());
+                    task.ended = Some((Some(command), Ok(())));
+                }
+            } else {
+                after.odd.push((Arc::clone(device), command, result));
+            }
+        }
+        (0..released).for_each(|_| after.wakers.extend(self.waiters.call()));
+    }
+
+    /// Ends a task that is in flight.
+    fn end(&mut self, slot: u32, outcome: Outcome, after: &mut Aftermath) {
+        let task = &mut self.tasks[slot as usize];
+        self.pending -= 1;
+        task.ticket = None;
+        if let Some(device) = &task.device {
+            let counters = &device.target().counters;
+            count(&counters.in_flight, 1_u64.wrapping_neg());
+            count(&counters.failures, u64::from(outcome.1.is_err()));
+        }
+        if task.is_abandoned {
+            task.is_abandoned = false;
+            after.devices.extend(task.device.take());
+            after.commands.extend(outcome.0);
+            self.free.push(slot);
+            after.wakers.extend(self.waiters.call());
+        } else {
+            after.wakers.extend(task.waker.take());
+            task.ended = Some(outcome);
+        }
+    }
+
+    /// Takes the outcome of a task, which is free from then on.
+    fn take(&mut self, slot: u32, after: &mut Aftermath) -> Option<Outcome> {
+        let task = &mut self.tasks[slot as usize];
+        let outcome = task.ended.take()?;
+        after.devices.extend(task.device.take());
+        after.wakers.extend(task.waker.take());
+        self.free.push(slot);
+        after.wakers.extend(self.waiters.call());
+        Some(outcome)
+    }
+
+    /// Lets go of pools that devices gave up. One relaxed load where none did.
+    fn sweep_pools(&mut self) {
+        let given_up = pools_given_up();
+        if let (true, Some(core)) = (self.swept != given_up, &mut self.core) {
+            self.swept = given_up;
+            core.forget_unused_pools();
+        }
+    }
+
+    /// Ends all that is in flight with an error: the ring is gone.
+    fn fail_all(&mut self, after: &mut Aftermath, error: &Error) {
+        for slot in 0..TASKS {
+            let task = &self.tasks[slot as usize];
+            if task.device.is_some() && task.ended.is_none() {
+                self.end(slot, (None, Err(error.clone())), after);
+            }
+        }
+    }
+}
+
+impl Hub {
+    fn new(core: Core<Command>, is_attached: bool) -> Arc<Self> {
+        let mark = core.queues().mark();
+        Arc::new(Self { mark, is_attached, state: Mutex::new(State::new(core)), work: Condvar::new() })
+    }
+
+    /// A hub whose ring is the calling thread's, and tells `eventfd` of completions.
+    pub(super) fn attached(eventfd: &File) -> Result<Arc<Self>> {
+        let mut ring = Ring::new(RingKind { of_devices: true, ..RingKind::default() }.make_core(TASKS)?);
+        ring.register_eventfd(eventfd)?;
+        Ok(Self::new(ring.into_core(), true))
+    }
+
+    /// `None` in the child of a `fork`.
+    fn lock(&self) -> Option<MutexGuard<'_, State>> {
+        self.mark.is_alive().then(|| self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.mark.is_alive()
+    }
+
+    /// Starts a command on a device that is on `uring`.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        device: &Arc<Picked>,
+        uring: &Uring,
+        mut command: Command,
+        waker: &Waker,
+    ) -> Begun {
+        // Not under the lock: it is the executor's code.
+        let waker = waker.clone();
+        let mut after = Aftermath::new();
+        let Some(mut state) = self.lock() else { return Begun::Ended((Some(command), Err(forked()))) };
+        state.sweep_pools();
+        if command.has_lease() {
+            if let Some(error) = state.core.as_mut().and_then(|core| uring.register(core)) {
+                drop(state);
+                if let Err(error) = uring.report_pool_unregistered(&error) {
+                    return Begun::Ended((Some(command), Err(error)));
+                }
+                let Some(locked) = self.lock() else { return Begun::Ended((Some(command), Err(forked()))) };
+                state = locked;
+            }
+        }
+        if state.free.is_empty() && !self.is_attached {
+            state.reap(&mut after);
+        }
+        let Some(slot) = state.free.pop() else {
+            let place = state.waiters.enter(waker);
+            drop(state);
+            self.settle(after);
+            return Begun::InLine(command, place);
+        };
+        command.tag = u64::from(slot);
+        let ticket = match state.push(device, command) {
+            Ok(ticket) => ticket,
+            Err((error, command)) => {
+                state.free.push(slot);
+                after.wakers.extend(state.waiters.call());
+                drop(state);
+                self.settle(after);
+                return Begun::Ended((Some(command), Err(error)));
+            }
+        };
+        let task = &mut state.tasks[slot as usize];
+        (task.device, task.waker, task.ticket) = (Some(Arc::clone(device)), Some(waker), Some(ticket));
+        state.pending += 1;
+        count(&device.target().counters.in_flight, 1);
+        if self.is_attached {
+            after.wakers.extend(state.reactor.take());
+            drop(state);
+            self.settle(after);
+            return Begun::Pending(slot);
+        }
+        // What can't be submitted now is submitted by the thread.
+        let _ = state.submit();
+        state.reap(&mut after);
+        let outcome = state.take(slot, &mut after);
+        let needs_thread = state.pending > 0;
+        drop(state);
+        self.settle(after);
+        match outcome {
+            Some(outcome) => Begun::Ended(outcome),
+            None => {
+                if needs_thread {
+                    self.call_thread(uring);
+                }
+                Begun::Pending(slot)
+            }
+        }
+    }
+
+    /// Leaves the line, to try again.
+    pub(super) fn leave(&self, place: Place) {
+        let left = self.lock().and_then(|mut state| state.waiters.leave(place));
+        drop(left);
+    }
+
+    /// Leaves the line for good, and lets another in where room was made for this one.
+    pub(super) fn give_up(&self, place: Place) {
+        let Some(mut state) = self.lock() else { return };
+        let (left, next) = match state.waiters.leave(place) {
+            Some(left) => (Some(left), None),
+            None if state.free.is_empty() => (None, None),
+            None => (None, state.waiters.call()),
+        };
+        drop(state);
+        drop(left);
+        next.into_iter().for_each(wake);
+    }
+
+    /// The outcome of a task, where there is one; else leaves the waker.
+    pub(super) fn poll(&self, slot: u32, waker: &Waker) -> Poll<Outcome> {
+        let mut clone = None;
+        loop {
+            let Some(mut state) = self.lock() else { return Poll::Ready((None, Err(forked()))) };
+            let mut after = Aftermath::new();
+            if let Some(outcome) = state.take(slot, &mut after) {
+                drop(state);
+                self.settle(after);
+                return Poll::Ready(outcome);
+            }
+            let task = &mut state.tasks[slot as usize];
+            if task.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                return Poll::Pending;
+            }
+            if let Some(clone) = clone.take() {
+                let before = task.waker.replace(clone);
+                drop(state);
+                drop(before);
+                return Poll::Pending;
+            }
+            drop(state);
+            clone = Some(waker.clone());
+        }
+    }
+
+    /// Gives up a task: asks the kernel to end its command, and forgets the future.
+    pub(super) fn abandon(&self, slot: u32) {
+        let Some(mut state) = self.lock() else { return };
+        let mut after = Aftermath::new();
+        if state.take(slot, &mut after).is_none() {
+            let task = &mut state.tasks[slot as usize];
+            task.is_abandoned = true;
+            let (waker, ticket) = (task.waker.take(), task.ticket);
+            if let (Some(core), Some(ticket)) = (&mut state.core, ticket) {
+                // Where there is no room for that it ends when it ends.
+                state.has_unsubmitted |= core.cancel(ticket).is_ok();
+            }
+            if self.is_attached {
+                after.wakers.extend(state.reactor.take());
+            } else {
+                let _ = state.submit();
+                state.reap(&mut after);
+            }
+            drop(state);
+            drop(waker);
+        } else {
+            drop(state);
+        }
+        self.settle(after);
+    }
+
+    /// Does what is left to do without the lock.
+    fn settle(&self, mut after: Aftermath) {
+        while !after.odd.is_empty() {
+            for (device, command, result) in std::mem::take(&mut after.odd) {
+                self.go_on(&device, command, result, &mut after);
+                after.devices.push(device);
+            }
+            if !self.is_attached {
+                if let Some(mut state) = self.lock() {
+                    let _ = state.submit();
+                    state.reap(&mut after);
+                }
+            }
+        }
+        after.commands.clear();
+        after.devices.clear();
+        after.wakers.drain(..).for_each(wake);
+        // Nothing to keep for a thread that is ending.
+        let _ = SCRATCH.try_with(|scratch| scratch.set(after.wakers));
+    }
+
+    /// Looks at a command that did not end as it should.
+    #[cold]
+    fn go_on(&self, device: &Arc<Picked>, mut command: Command, result: i32, after: &mut Aftermath) {
+        let slot = command.tag as u32;
+        let next = command.advance(device.target(), result);
+        let outcome = match next {
+            Next::Ended(result) => (Some(command), result),
+            Next::ByHand(why) => {
+                let (command, result) = device.carry_out(command, why);
+                (Some(command), result)
+            }
+            Next::Again => {
+                let Some(mut state) = self.lock() else { return };
+                if state.tasks[slot as usize].is_abandoned {
+                    state.end(slot, (Some(command), Ok(())), after);
+                    return;
+                }
+                match state.push(device, command) {
+                    Ok(ticket) => state.tasks[slot as usize].ticket = Some(ticket),
+                    Err((error, command)) => state.end(slot, (Some(command), Err(error)), after),
+                }
+                return;
+            }
+        };
+        if let Some(mut state) = self.lock() {
+            state.end(slot, outcome, after);
+        }
+    }
+
+    // ---- the process's own
+
+    /// The process's hub; made where there is none, and closed when no device has it any more.
+    fn of_process() -> Result<Arc<Handle>> {
+        static HUB: PerProcess<Mutex<Weak<Handle>>> = PerProcess::new();
+        let shared = HUB
+            .get(|| Mutex::new(Weak::new()))
+            .map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
+        let mut hub = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = hub.upgrade() {
+            return Ok(handle);
+        }
+        let kind = RingKind { of_devices: true, ..RingKind::default() };
+        let handle = Arc::new(Handle(Self::new(kind.builder(TASKS).core()?, false)));
+        *hub = Arc::downgrade(&handle);
+        Ok(handle)
+    }
+
+    /// Sees that a thread waits for what is in flight.
+    fn call_thread(self: &Arc<Self>, uring: &Uring) {
+        let Some(mut state) = self.lock() else { return };
+        match state.thread {
+            Thread::Awake => return,
+            Thread::Idle => {
+                drop(state);
+                self.work.notify_one();
+                return;
+            }
+            Thread::None => state.thread = Thread::Awake,
+        }
+        drop(state);
+        let hub = Arc::clone(self);
+        let builder = std::thread::Builder::new().name("sysuring-futures".to_owned());
+        if let Err(error) = builder.spawn(move || hub.serve()) {
+            if let Some(mut state) = self.lock() {
+                state.thread = Thread::None;
+            }
+            let what = format!("no thread can be started to wait for futures ({error}): they block");
+            // Where that is forbidden there is still nobody else to wait.
+            let _ = uring.degrade(Fallback::PreadAtTimes, &what);
+            self.wait_for_all();
+        }
+    }
+
+    /// What the hub's thread does, until the hub is closed.
+    fn serve(&self) {
+        loop {
+            let Some(mut state) = self.lock() else { return };
+            while state.pending == 0 {
+                if state.is_closed {
+                    return;
+                }
+                state.thread = Thread::Idle;
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.thread = Thread::Awake;
+            }
+            drop(state);
+            if !self.wait_and_reap() {
+                return;
+            }
+        }
+    }
+
+    /// Waits, in a future's own thread, until nothing is in flight.
+    #[cold]
+    fn wait_for_all(&self) {
+        while self.lock().is_some_and(|state| state.pending > 0) && self.wait_and_reap() {}
+    }
+
+    /// Waits for completions and takes them; false where there will be no more.
+    fn wait_and_reap(&self) -> bool {
+        let mut after = Aftermath::new();
+        let Some(mut state) = self.lock() else { return false };
+        let submitted = state.submit();
+        state.reap(&mut after);
+        let lost = state.core.as_ref().is_none_or(|core| core.check_usable().is_err());
+        if lost {
+            state.fail_all(&mut after, &Error::from(RejectReason::Poisoned));
+        }
+        let descriptor = state.core.as_ref().map(|core| core.queues().descriptor());
+        let is_over = state.pending == 0;
+        drop(state);
+        self.settle(after);
+        let (Some(descriptor), false) = (descriptor, lost) else { return false };
+        if submitted.is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        } else if !is_over {
+            // What keeps it from waiting passes, or is seen when the ring is looked at.
+            if wait_for_one(descriptor).is_err() {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            let mut after = Aftermath::new();
+            if let Some(mut state) = self.lock() {
+                state.reap(&mut after);
+            }
+            self.settle(after);
+        }
+        true
+    }
+
+    // ---- attached to a thread
+
+    /// Submits what was started and takes what has ended, on the reactor's thread; `waker` is woken when more is started.
+    pub(super) fn turn(&self, waker: &Waker) -> Result<()> {
+        let mut clone = None;
+        let mut is_known = false;
+        loop {
+            let mut after = Aftermath::new();
+            let mut state = self.lock().ok_or_else(forked)?;
+            state.sweep_pools();
+            state.set_silent(true);
+            let submitted = state.submit();
+            state.reap(&mut after);
+            state.set_silent(false);
+            // What ended before that was told of by nobody.
+            state.reap(&mut after);
+            is_known |= state.reactor.as_ref().is_some_and(|known| known.will_wake(waker));
+            let before = match clone.take() {
+                Some(clone) => {
+                    is_known = true;
+                    state.reactor.replace(clone)
+                }
+                None => None,
+            };
+            let is_through = after.odd.is_empty();
+            drop(state);
+            drop(before);
+            self.settle(after);
+            match submitted {
+                Err(error) if !is_passing(&error) => return Err(error),
+                Err(_) => std::thread::yield_now(),
+                Ok(()) if is_through && is_known => return Ok(()),
+                Ok(()) => {}
+            }
+            if !is_known {
+                clone = Some(waker.clone());
+            }
+        }
+    }
+
+    /// Ends a hub that is attached to the calling thread.
+    pub(super) fn detach(&self) {
+        let since = Instant::now();
+        while self.lock().is_some_and(|state| state.core.is_some() && state.pending > 0) && since.elapsed() < LAST_WAIT
+        {
+            if self.turn(Waker::noop()).is_err() {
+                break;
+            }
+            let Some(mut state) = self.lock() else { return };
+            if let (true, Some(core)) = (state.pending > 0, &mut state.core) {
+                // Looked at when the ring is.
+                let _ = core.submit_and_wait_timeout(1, Duration::from_millis(10));
+            }
+        }
+        let Some(mut state) = self.lock() else { return };
+        let mut after = Aftermath::new();
+        state.reap(&mut after);
+        let core = state.core.take();
+        if core.is_some() {
+            state.fail_all(&mut after, &reactor_gone());
+            while let Some(waker) = state.waiters.call() {
+                after.wakers.push(waker);
+            }
+        }
+        drop(state);
+        // Here, and not with the last future: the ring is this thread's.
+        drop(core);
+        self.settle(after);
+    }
+}
+
+#[cold]
+fn reactor_gone() -> Error {
+    let message = "the reactor of the thread that started this is gone; keep it for as long as its futures";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+/// The process's hub, as the devices that use it have it.
+struct Handle(Arc<Hub>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let Some(mut state) = self.0.lock() else { return };
+        state.is_closed = true;
+        if let (Thread::Awake, Some(core)) = (state.thread, &mut state.core) {
+            // It may wait for a completion that others took, and never come back.
+            let nop = Operation::new(sys::IORING_OP_NOP);
+            let is_started = core.start(Target::NONE, nop, Held::Nothing).is_ok();
+            state.has_unsubmitted |= is_started;
+            let _ = state.submit();
+        }
+        drop(state);
+        self.0.work.notify_one();
+    }
+}
+
+/// A device's part in the process's hub; dropped after the device's pool.
+#[derive(Default)]
+pub(in crate::block) struct HubOfProcess(OnceLock<Arc<Handle>>);
+
+impl HubOfProcess {
+    pub(super) fn get(&self) -> Result<Arc<Hub>> {
+        if let Some(handle) = self.0.get().filter(|handle| handle.0.is_alive()) {
+            return Ok(Arc::clone(&handle.0));
+        }
+        let handle = Hub::of_process()?;
+        let hub = Arc::clone(&handle.0);
+        // In the child of a fork its parent's is there, and a new one is looked up each time.
+        let _ = self.0.set(handle);
+        Ok(hub)
+    }
+}
+
+impl Drop for HubOfProcess {
+    fn drop(&mut self) {
+        if let Some(mut state) = self.0.get().and_then(|handle| handle.0.lock()) {
+            state.sweep_pools();
+        }
+    }
+}
+
+impl std::fmt::Debug for HubOfProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubOfProcess").field("is_used", &self.0.get().is_some()).finish()
+    }
+}

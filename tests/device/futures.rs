@@ -1,0 +1,392 @@
+//! Transfers as futures, on several executors.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use sysuring::ErrorKind;
+use sysuring::block::{self, AlignedBuffer, Backend, BlockDevice, Device, Options, TransferFuture};
+
+use crate::common::random::Random;
+use crate::common::{self, backends, pattern};
+
+const BLOCK: usize = 4096;
+const BLOCKS: u64 = 256;
+
+/// The smallest executor there is: a thread that sleeps until it is woken.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Sleeper(Thread);
+    impl Wake for Sleeper {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Sleeper(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// The output of all futures, which one task polls.
+async fn all<F: Future + Unpin>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<(Option<F>, Option<F::Output>)> =
+        futures.into_iter().map(|future| (Some(future), None)).collect();
+    poll_fn(|context| {
+        for (future, output) in &mut futures {
+            if let Some(Poll::Ready(ready)) = future.as_mut().map(|future| Pin::new(future).poll(context)) {
+                (*future, *output) = (None, Some(ready));
+            }
+        }
+        if futures.iter().all(|(future, _)| future.is_none()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    futures.into_iter().map(|(_, output)| output.expect("ended")).collect()
+}
+
+fn device(directory: &tempfile::TempDir, backend: Backend, direct: bool) -> Device {
+    let path = directory.path().join(format!("{backend}-{direct}"));
+    let options = Options::new().backend(backend).direct(direct).queue_depth(32).create(BLOCKS * BLOCK as u64);
+    block::open(path, &options).unwrap()
+}
+
+fn every_kind() -> impl Iterator<Item = (Backend, bool)> {
+    backends().into_iter().flat_map(|backend| [(backend, true), (backend, false)])
+}
+
+/// Writes what differs from task to task and reads it again, in blocks of its own.
+async fn work(device: Arc<Device>, task: u64, tasks: u64, rounds: u64) {
+    let mut random = Random::new(task);
+    let mut buffer = device.aligned_buffer(BLOCK).unwrap();
+    for round in 0..rounds {
+        let block = task + tasks * random.below((BLOCKS / tasks) as usize) as u64;
+        let data = pattern(task << 32 | round, BLOCK);
+        buffer.copy_from_slice(&data);
+        buffer = match round % 3 {
+            0 => device.write_fua_async(block, buffer).await.unwrap(),
+            _ => device.write_async(block, buffer).await.unwrap(),
+        };
+        if round % 16 == 0 {
+            device.flush_async().await.unwrap();
+        }
+        buffer.fill(0);
+        buffer = device.read_async(block, buffer).await.unwrap();
+        assert_eq!(*buffer, data, "task {task}, round {round}");
+    }
+}
+
+fn check(device: &Device, tasks: u64, rounds: u64) {
+    let stats = device.stats();
+    assert_eq!((stats.in_flight, stats.failures, stats.bounces), (0, 0, 0));
+    assert_eq!((stats.reads, stats.writes), (tasks * rounds, tasks * rounds));
+}
+
+#[test]
+fn every_executor_carries_them_out() {
+    let directory = common::directory();
+    let (tasks, rounds) = (16, 40);
+    for (backend, direct) in every_kind() {
+        let open = || Arc::new(device(&directory, backend, direct));
+
+        let own = open();
+        block_on(all((0..tasks).map(|task| Box::pin(work(Arc::clone(&own), task, tasks, rounds)))));
+        check(&own, tasks, rounds);
+        drop(own);
+
+        let of_smol = open();
+        let spawned: Vec<_> =
+            (0..tasks).map(|task| smol::spawn(work(Arc::clone(&of_smol), task, tasks, rounds))).collect();
+        smol::block_on(all(spawned));
+        check(&of_smol, tasks, rounds);
+        drop(of_smol);
+
+        for runtime in [
+            tokio::runtime::Builder::new_current_thread().build().unwrap(),
+            tokio::runtime::Builder::new_multi_thread().worker_threads(3).build().unwrap(),
+        ] {
+            let of_tokio = open();
+            let spawned: Vec<_> =
+                (0..tasks).map(|task| runtime.spawn(work(Arc::clone(&of_tokio), task, tasks, rounds))).collect();
+            runtime.block_on(async {
+                for task in spawned {
+                    task.await.unwrap();
+                }
+            });
+            check(&of_tokio, tasks, rounds);
+        }
+    }
+}
+
+#[test]
+fn more_than_there_is_room_for_wait_in_line() {
+    let directory = common::directory();
+    for (backend, direct) in every_kind() {
+        let device = device(&directory, backend, direct);
+        let data = pattern(3, BLOCKS as usize * BLOCK);
+        device.write_run(0, &data).unwrap();
+        let read =
+            |index: u64| device.read_async(index % BLOCKS, AlignedBuffer::new(BLOCK, device.alignment()).unwrap());
+        for (index, outcome) in block_on(all((0..1500).map(read))).into_iter().enumerate() {
+            let at = index % BLOCKS as usize * BLOCK;
+            assert_eq!(*outcome.unwrap(), data[at..][..BLOCK], "{backend} {direct} {index}");
+        }
+        // Those that leave the line let others in.
+        let (kept, gone) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        block_on(async {
+            let mut futures: Vec<Option<TransferFuture>> = (0..1500).map(|index| Some(read(index))).collect();
+            let mut random = Random::new(1);
+            poll_fn(|context| {
+                for future in &mut futures {
+                    match future.as_mut().map(|future| Pin::new(future).poll(context)) {
+                        Some(Poll::Ready(outcome)) => {
+                            outcome.unwrap();
+                            kept.fetch_add(1, Ordering::Relaxed);
+                            *future = None;
+                        }
+                        Some(Poll::Pending) if random.below(8) == 0 => {
+                            gone.fetch_add(1, Ordering::Relaxed);
+                            *future = None;
+                        }
+                        _ => {}
+                    }
+                }
+                if futures.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        });
+        assert_eq!(kept.into_inner() + gone.into_inner(), 1500);
+        block_on(work(Arc::new(device), 0, 1, 3));
+    }
+}
+
+#[test]
+fn a_future_may_be_dropped_at_any_time() {
+    let directory = common::directory();
+    for (backend, direct) in every_kind() {
+        let device = Arc::new(device(&directory, backend, direct));
+        let slots = 256;
+        let mut random = Random::new(5);
+        for round in 0..400_u64 {
+            let mut futures: Vec<TransferFuture> = (0..8)
+                .map(|index| {
+                    let buffer = device.aligned_buffer(BLOCK).unwrap();
+                    let block = random.below(BLOCKS as usize) as u64;
+                    if index % 2 == 0 { device.read_async(block, buffer) } else { device.write_async(block, buffer) }
+                })
+                .collect();
+            let polled = random.below(9);
+            block_on(poll_fn(|context| {
+                for future in futures.iter_mut().take(polled) {
+                    if let Poll::Ready(outcome) = Pin::new(&mut *future).poll(context) {
+                        outcome.unwrap();
+                        // Polled no more.
+                        *future = device.read_async(0, device.aligned_buffer(BLOCK).unwrap());
+                    }
+                }
+                Poll::Ready(())
+            }));
+            if round % 7 == 0 {
+                let dropped = std::thread::spawn(move || drop(futures));
+                dropped.join().unwrap();
+            }
+        }
+        // All places, and all of the device's own memory, come back.
+        let full: Vec<_> = (0..slots).map(|_| device.aligned_buffer(BLOCK).unwrap()).collect();
+        let outcomes = block_on(all(full.into_iter().map(|buffer| device.read_async(0, buffer))));
+        outcomes.into_iter().for_each(|outcome| drop(outcome.unwrap()));
+        assert_eq!(device.stats().in_flight, 0);
+    }
+}
+
+#[test]
+fn a_future_may_go_from_thread_to_thread() {
+    let directory = common::directory();
+    for (backend, direct) in every_kind() {
+        let device = Arc::new(device(&directory, backend, direct));
+        let data = pattern(9, BLOCK);
+        device.write_block(5, &data).unwrap();
+        for _ in 0..100 {
+            let future = device.read_async(5, device.aligned_buffer(BLOCK).unwrap());
+            // Started by a thread that ends at once.
+            let started = std::thread::spawn(move || {
+                let mut future = future;
+                match Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(outcome) => Err(outcome),
+                    Poll::Pending => Ok(future),
+                }
+            });
+            let buffer = match started.join().unwrap() {
+                Ok(future) => block_on(future).unwrap(),
+                Err(outcome) => outcome.unwrap(),
+            };
+            assert_eq!(*buffer, data);
+        }
+    }
+}
+
+#[test]
+fn futures_tell_mistakes_and_give_the_buffer_back() {
+    let directory = common::directory();
+    for backend in backends() {
+        let device = device(&directory, backend, true);
+        let buffer = device.aligned_buffer(BLOCK).unwrap();
+        let refused = block_on(device.read_async(BLOCKS, buffer)).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::OutOfRange);
+        drop(device);
+        let path = directory.path().join(format!("{backend}-true"));
+        let device = block::open(&path, &Options::new().backend(backend).read_only(true)).unwrap();
+        let refused = block_on(device.write_async(0, refused.into_buffer().expect("given back"))).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::ReadOnly);
+        block_on(device.flush_async()).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(10 * BLOCK as u64).unwrap();
+        let failed = block_on(device.read_async(10, refused.into_buffer().unwrap())).unwrap_err();
+        assert_eq!(failed.error().kind(), ErrorKind::EndOfDevice);
+        let buffer = block_on(device.read_async(9, failed.into_buffer().unwrap())).unwrap();
+        assert_eq!((buffer.len(), device.stats().failures, device.stats().in_flight), (BLOCK, 1, 0));
+        file.set_len(BLOCKS * BLOCK as u64).unwrap();
+        // It keeps the device open.
+        let future = device.read_async(0, buffer);
+        drop(device);
+        block_on(future).unwrap();
+        block::open(&path, &Options::new()).unwrap();
+    }
+}
+
+#[cfg(any(feature = "link", feature = "dlopen"))]
+mod reactor {
+    use std::time::Duration;
+
+    use sysuring::block::Reactor;
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+
+    use super::*;
+
+    fn ring() -> bool {
+        let available = sysuring::available();
+        available.inspect_err(|reason| common::skip(reason)).is_ok()
+    }
+
+    /// Runs `application` on one thread, beside a reactor.
+    fn run<F: Future>(application: impl FnOnce() -> F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let reactor = Reactor::new().unwrap();
+            // SAFETY: the descriptor is the reactor's, which outlives this.
+            let descriptor =
+                unsafe { AsyncFd::register_with_interest(reactor.completion_fd(), Interest::READABLE) }.unwrap();
+            let readable = || async {
+                descriptor.readable().await?.clear_ready();
+                Ok(())
+            };
+            tokio::select! {
+                gone = reactor.run(readable) => panic!("{gone:?}"),
+                output = application() => output,
+            }
+        })
+    }
+
+    #[test]
+    fn one_thread_does_it_all() {
+        if !ring() {
+            return;
+        }
+        let directory = common::directory();
+        for direct in [true, false] {
+            let device = Arc::new(device(&directory, Backend::Uring, direct));
+            let (tasks, rounds) = (32, 50);
+            run(|| async {
+                let spawned: Vec<_> =
+                    (0..tasks).map(|task| tokio::spawn(work(Arc::clone(&device), task, tasks, rounds))).collect();
+                for task in spawned {
+                    task.await.unwrap();
+                }
+            });
+            check(&device, tasks, rounds);
+            // More than it has room for, some of which nobody waits for.
+            run(|| async {
+                let read = |index| device.read_async(index % BLOCKS, device.aligned_buffer(BLOCK).unwrap());
+                let mut given_up: Vec<_> = (0..100).map(read).collect();
+                poll_fn(|context| {
+                    given_up.iter_mut().for_each(|future| drop(Pin::new(future).poll(context)));
+                    Poll::Ready(())
+                })
+                .await;
+                drop(given_up);
+                for outcome in all((0..1000).map(read)).await {
+                    outcome.unwrap();
+                }
+            });
+            assert_eq!(device.stats().in_flight, 0);
+        }
+    }
+
+    #[test]
+    fn other_threads_may_have_its_futures() {
+        if !ring() {
+            return;
+        }
+        let directory = common::directory();
+        let device = Arc::new(device(&directory, Backend::Uring, true));
+        run(|| async {
+            for round in 0..200_u64 {
+                let mut future = device.read_async(round % BLOCKS, device.aligned_buffer(BLOCK).unwrap());
+                let first = poll_fn(|context| Poll::Ready(Pin::new(&mut future).poll(context))).await;
+                assert!(first.is_pending(), "nothing is submitted before the reactor turns");
+                if round % 2 == 0 {
+                    std::thread::spawn(move || drop(future)).join().unwrap();
+                    tokio::task::yield_now().await;
+                } else {
+                    let other = std::thread::spawn(move || block_on(future).unwrap().len());
+                    while !other.is_finished() {
+                        tokio::time::sleep(Duration::from_micros(50)).await;
+                    }
+                    assert_eq!(other.join().unwrap(), BLOCK);
+                }
+            }
+        });
+        assert_eq!(device.stats().in_flight, 0);
+    }
+
+    #[test]
+    fn a_reactor_that_goes_ends_what_it_has() {
+        if !ring() {
+            return;
+        }
+        let directory = common::directory();
+        let device = Arc::new(device(&directory, Backend::Uring, true));
+        for forgotten in [false, true] {
+            let device = Arc::clone(&device);
+            let left = std::thread::spawn(move || {
+                let reactor = Reactor::new().unwrap();
+                assert_eq!(Reactor::new().unwrap_err().kind(), ErrorKind::Busy);
+                let context = Context::from_waker(Waker::noop());
+                let mut futures: Vec<_> =
+                    (0..8).map(|block| device.read_async(block, device.aligned_buffer(BLOCK).unwrap())).collect();
+                for future in &mut futures {
+                    assert!(Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                }
+                reactor.turn(&context).unwrap();
+                if forgotten {
+                    std::mem::forget(reactor);
+                } else {
+                    drop(reactor);
+                    drop(Reactor::new().unwrap());
+                }
+                futures
+            });
+            // The thread is gone, and with it the ring.
+            for future in left.join().unwrap() {
+                assert_eq!(block_on(future).unwrap().len(), BLOCK);
+            }
+        }
+        assert_eq!(device.stats().in_flight, 0);
+    }
+}
