@@ -58,6 +58,8 @@ pub(super) struct Command {
     setbacks: Setbacks,
     /// Whose it is.
     pub(super) tag: u64,
+    /// When it began, where somebody wants to know.
+    pub(super) since: u64,
     /// Where it begins on the target, in bytes.
     offset: u64,
     /// Bytes transferred so far.
@@ -80,6 +82,7 @@ impl Command {
             #[cfg(uring)]
             setbacks: Setbacks::default(),
             tag,
+            since: 0,
             offset,
             #[cfg(uring)]
             moved: 0,

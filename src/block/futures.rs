@@ -5,6 +5,7 @@ pub(super) mod hub;
 pub(super) mod jobs;
 #[cfg(uring)]
 mod reactor;
+mod timer;
 mod waiters;
 
 use std::fmt;
@@ -13,17 +14,17 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use crate::block::command::{Action, Command, TransferError};
 use crate::block::futures::jobs::{Job, Jobs};
+use crate::block::futures::timer::Deadline;
 use crate::block::futures::waiters::Place;
 use crate::block::{AlignedBuffer, Device, Picked};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 #[cfg(doc)]
 use crate::block::BlockDevice;
-#[cfg(doc)]
-use crate::error::ErrorKind;
 #[cfg(uring)]
 use hub::{Begun, Hub};
 #[cfg(uring)]
@@ -34,7 +35,10 @@ pub use reactor::Reactor;
 /// It begins when it is first polled, and keeps the device open. Dropping it is safe at any time: the kernel is asked to end
 /// it, and its buffer goes when it has. Whether a write that was dropped has been carried out is not known.
 #[must_use = "a future does nothing before it is polled"]
-pub struct TransferFuture(State);
+pub struct TransferFuture {
+    state: State,
+    deadline: Option<Deadline>,
+}
 
 /// A flush that goes on while its task does something else; see [`Device::flush_async`].
 #[derive(Debug)]
@@ -128,11 +132,11 @@ impl Device {
     ///
     /// As for [`BlockDevice::flush`].
     pub fn flush_async(&self) -> FlushFuture {
-        FlushFuture(TransferFuture(State::New(Arc::clone(&self.0), Command::flush(0))))
+        FlushFuture(TransferFuture::new(State::New(Arc::clone(&self.0), Command::flush(0))))
     }
 
     fn transfer(&self, action: Action, block: u64, buffer: AlignedBuffer) -> TransferFuture {
-        TransferFuture(match Command::transfer(self.target(), action, block, buffer, 0) {
+        TransferFuture::new(match Command::transfer(self.target(), action, block, buffer, 0) {
             Ok(command) => State::New(Arc::clone(&self.0), command),
             Err(refused) => State::Refused(refused),
         })
@@ -143,7 +147,7 @@ impl Future for TransferFuture {
     type Output = Result<AlignedBuffer, TransferError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.0.poll(context) {
+        match self.poll_ended(context) {
             Poll::Ready(Ok(Some(buffer))) => Poll::Ready(Ok(buffer)),
             Poll::Ready(Ok(None)) => unreachable!("a transfer has a buffer"),
             Poll::Ready(Err(failed)) => Poll::Ready(Err(failed)),
@@ -156,7 +160,44 @@ impl Future for FlushFuture {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.0.poll(context).map(|ended| ended.map(drop).map_err(Into::into))
+        self.0.poll_ended(context).map(|ended| ended.map(drop).map_err(Into::into))
+    }
+}
+
+impl TransferFuture {
+    fn new(state: State) -> Self {
+        Self { state, deadline: None }
+    }
+
+    /// Ends the transfer with [`ErrorKind::TimedOut`] where it has not ended at that time.
+    ///
+    /// It is given up then as if the future were dropped: the buffer, which the kernel may still use, does not come back.
+    pub fn deadline(mut self, at: Instant) -> Self {
+        self.deadline = Some(Deadline::new(at));
+        self
+    }
+
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<AlignedBuffer>, TransferError>> {
+        let polled = self.state.poll(context);
+        match (&mut self.deadline, &polled) {
+            (None, _) => {}
+            (Some(_), Poll::Ready(_)) => self.deadline = None,
+            (Some(deadline), Poll::Pending) if !deadline.is_over() => deadline.set(context.waker()),
+            (Some(_), Poll::Pending) => {
+                self.deadline = None;
+                let buffer = mem::replace(&mut self.state, State::Over).give_up();
+                let error = Error::new(ErrorKind::TimedOut, "a transfer did not end before its deadline");
+                return Poll::Ready(Err(TransferError::new(error, buffer)));
+            }
+        }
+        polled
+    }
+}
+
+impl FlushFuture {
+    /// Ends with [`ErrorKind::TimedOut`] where the flush has not ended at that time; see [`TransferFuture::deadline`].
+    pub fn deadline(self, at: Instant) -> Self {
+        Self(self.0.deadline(at))
     }
 }
 
@@ -165,12 +206,13 @@ impl State {
         let (command, result) = loop {
             match mem::replace(self, Self::Over) {
                 Self::Refused(refused) => return Poll::Ready(Err(refused)),
-                Self::New(device, command) => {
+                Self::New(device, mut command) => {
                     let target = device.target();
                     if command.action == Action::Flush && target.read_only {
                         break (Some(command), Ok(()));
                     }
                     target.counters.start(command.action, command.bytes());
+                    command.since = target.begin();
                     match Self::begin(device, command, context) {
                         Ok(ended) => break ended,
                         Err(state) => *self = state,
@@ -264,21 +306,37 @@ impl Line {
     }
 }
 
+impl State {
+    /// Gives it up; the buffer comes back where nothing has begun.
+    fn give_up(self) -> Option<AlignedBuffer> {
+        match self {
+            Self::InLine(device, command, line) => {
+                line.give_up(&device);
+                command.buffer
+            }
+            #[cfg(uring)]
+            Self::OnRing(hub, slot) => {
+                hub.abandon(slot);
+                None
+            }
+            Self::OnThread(_, job) => {
+                job.abandon();
+                None
+            }
+            Self::New(..) | Self::Refused(_) | Self::Over => None,
+        }
+    }
+}
+
 impl Drop for TransferFuture {
     fn drop(&mut self) {
-        match mem::replace(&mut self.0, State::Over) {
-            State::InLine(device, _, line) => line.give_up(&device),
-            #[cfg(uring)]
-            State::OnRing(hub, slot) => hub.abandon(slot),
-            State::OnThread(_, job) => job.abandon(),
-            State::New(..) | State::Refused(_) | State::Over => {}
-        }
+        mem::replace(&mut self.state, State::Over).give_up();
     }
 }
 
 impl fmt::Debug for TransferFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.0 {
+        let state = match &self.state {
             State::Refused(_) => "refused",
             State::New(..) => "new",
             State::InLine(..) => "waits for room",

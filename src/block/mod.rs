@@ -54,6 +54,7 @@ mod command;
 mod file;
 mod futures;
 mod geometry;
+mod latency;
 mod options;
 mod platform;
 mod queue;
@@ -76,6 +77,7 @@ pub use command::TransferError;
 pub use futures::Reactor;
 pub use futures::{FlushFuture, TransferFuture};
 pub use geometry::{AlignmentFrom, Capabilities, Geometry};
+pub use latency::{Histogram, Latency};
 pub use options::{Backend, Options};
 pub use queue::{Completed, Queue};
 pub use report::{Degraded, Fallback, Report};
@@ -83,6 +85,7 @@ pub use request::{BatchError, ReadRequest, WriteRequest};
 pub use stats::Stats;
 
 use crate::Unavailable;
+use crate::block::command::Action;
 #[cfg(uring)]
 use crate::block::command::Command;
 #[cfg(doc)]
@@ -350,11 +353,13 @@ impl Device {
         count(runs, number);
         count(run_bytes, bytes);
         count(&counters.in_flight, number);
+        let since = target.begin();
         match &*self.0 {
             Picked::File(blocking, _) => blocking.run(requests, durability == Durability::Fua),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.run(requests, durability),
         }
+        target.end(if R::IS_READ { Action::Read } else { Action::Write }, since);
         count(&counters.in_flight, number.wrapping_neg());
         let failed = requests.iter().filter(|request| matches!(request.result(), Some(Err(_)))).count();
         if failed != 0 {
@@ -386,6 +391,30 @@ impl Device {
     /// Where each buffer of a vectored call begins: the first block, and the number of blocks before it.
     fn place_of(&self, first: u64, bytes_before: usize) -> u64 {
         first.saturating_add((bytes_before / self.block_size()) as u64)
+    }
+
+    /// How long things took since the device was opened; `None` unless it was opened with [`Options::measure_latency`].
+    ///
+    /// Blocking calls count once, whatever they transfer; requests of a [`Queue`] and futures each, from when they were
+    /// started, or first polled, until they were seen to have ended.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use sysuring::block::{self, BlockDevice, Options};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("disk.img");
+    /// let device = block::open(&path, &Options::new().create(1 << 20).measure_latency(true))?;
+    /// device.write_block(0, &[1; 4096])?;
+    /// device.flush()?;
+    /// let latency = device.latency().expect("asked for");
+    /// println!("writes: {}; 99.9 % of flushes within {:?}", latency.writes, latency.flushes.percentile(99.9));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn latency(&self) -> Option<Latency> {
+        self.target().clock.as_ref().map(|clock| clock.read())
     }
 
     /// Closes the device: what was in flight has ended, and the lock is released.

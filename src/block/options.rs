@@ -52,6 +52,7 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) exclusive: bool,
     pub(crate) whole_blocks: bool,
+    pub(crate) measure_latency: bool,
     /// Bits of [`Fallback`].
     pub(crate) forbidden: u8,
 }
@@ -70,6 +71,7 @@ impl Default for Options {
             read_only: false,
             exclusive: true,
             whole_blocks: false,
+            measure_latency: false,
             forbidden: 0,
         }
     }
@@ -171,6 +173,14 @@ impl Options {
     #[must_use]
     pub fn whole_blocks(mut self, on: bool) -> Self {
         self.whole_blocks = on;
+        self
+    }
+
+    /// Measures how long reads, writes and flushes take, for [`Device::latency`](crate::block::Device::latency). Costs asking
+    /// for the time twice for each.
+    #[must_use]
+    pub fn measure_latency(mut self, on: bool) -> Self {
+        self.measure_latency = on;
         self
     }
 

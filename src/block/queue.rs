@@ -213,7 +213,9 @@ impl Queue {
         self.start(command)
     }
 
-    fn start(&mut self, command: Command) -> Result<(), TransferError> {
+    #[inline]
+    fn start(&mut self, mut command: Command) -> Result<(), TransferError> {
+        command.since = self.target().begin();
         let (action, bytes) = (command.action, command.bytes());
         match &mut self.lane {
             Lane::Threads(threads) => threads.started.push(command),
@@ -282,6 +284,7 @@ impl Queue {
             Some((command, result)) => {
                 self.in_flight -= 1;
                 self.tally.end(command.action, result.is_ok());
+                self.target().end(command.action, command.since);
                 if self.in_flight == 0 {
                     self.tally.tell(&self.device.target().counters);
                 }

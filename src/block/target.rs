@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::block::command::Action;
+use crate::block::latency::Clock;
 use crate::block::platform::{self as sys, Access, Clear};
 use crate::block::stats::{Counters, count};
 use crate::block::{AlignedBuffer, Capabilities, Degraded, Fallback, Geometry, Options};
@@ -42,6 +44,8 @@ pub(crate) struct Target {
     geometry: Geometry,
     pub(crate) capabilities: Capabilities,
     pub(crate) counters: Counters,
+    /// Where somebody wants to know.
+    pub(crate) clock: Option<Box<Clock>>,
     /// What was asked for and could not be had.
     pub(crate) steps: Steps,
     /// How many of [`ZEROING`] the target refused.
@@ -174,6 +178,7 @@ impl Target {
             geometry,
             capabilities,
             counters: Counters::default(),
+            clock: options.measure_latency.then(Clock::new),
             steps,
             zeroing_refused: AtomicU8::new(0),
             locked_by: options.exclusive.then(std::process::id),
@@ -303,7 +308,24 @@ impl Target {
             return Ok(());
         }
         count(&self.counters.flushes, 1);
-        self.sync()
+        let since = self.begin();
+        let result = self.sync();
+        self.end(Action::Flush, since);
+        result
+    }
+
+    /// When something begins; 0 where nobody wants to know.
+    #[inline]
+    pub(crate) fn begin(&self) -> u64 {
+        self.clock.as_ref().map_or(0, |clock| clock.now())
+    }
+
+    /// Counts how long something took.
+    #[inline]
+    pub(crate) fn end(&self, action: Action, since: u64) {
+        if let Some(clock) = &self.clock {
+            clock.record(action, since);
+        }
     }
 
     /// As [`Target::flush`], for one that is counted already.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use sysuring::ErrorKind;
 use sysuring::block::{self, AlignedBuffer, Backend, BlockDevice, Device, Options, TransferFuture};
@@ -54,6 +55,13 @@ fn device(directory: &tempfile::TempDir, backend: Backend, direct: bool) -> Devi
     let path = directory.path().join(format!("{backend}-{direct}"));
     let options = Options::new().backend(backend).direct(direct).queue_depth(32).create(BLOCKS * BLOCK as u64);
     block::open(path, &options).unwrap()
+}
+
+/// As [`device`], with something on it: what was never written is not read from the disk, and so is there at once.
+fn written(directory: &tempfile::TempDir, backend: Backend, direct: bool) -> Device {
+    let path = directory.path().join(format!("{backend}-{direct}"));
+    std::fs::write(path, pattern(3, BLOCKS as usize * BLOCK)).unwrap();
+    device(directory, backend, direct)
 }
 
 fn every_kind() -> impl Iterator<Item = (Backend, bool)> {
@@ -127,9 +135,8 @@ fn every_executor_carries_them_out() {
 fn more_than_there_is_room_for_wait_in_line() {
     let directory = common::directory();
     for (backend, direct) in every_kind() {
-        let device = device(&directory, backend, direct);
+        let device = written(&directory, backend, direct);
         let data = pattern(3, BLOCKS as usize * BLOCK);
-        device.write_run(0, &data).unwrap();
         let read =
             |index: u64| device.read_async(index % BLOCKS, AlignedBuffer::new(BLOCK, device.alignment()).unwrap());
         for (index, outcome) in block_on(all((0..1500).map(read))).into_iter().enumerate() {
@@ -169,7 +176,7 @@ fn more_than_there_is_room_for_wait_in_line() {
 fn a_future_may_be_dropped_at_any_time() {
     let directory = common::directory();
     for (backend, direct) in every_kind() {
-        let device = Arc::new(device(&directory, backend, direct));
+        let device = Arc::new(written(&directory, backend, direct));
         let slots = 256;
         let mut random = Random::new(5);
         for round in 0..400_u64 {
@@ -259,10 +266,85 @@ fn futures_tell_mistakes_and_give_the_buffer_back() {
     }
 }
 
+#[test]
+fn what_does_not_end_in_time_is_given_up() {
+    let directory = common::directory();
+    for (backend, direct) in every_kind() {
+        let device = written(&directory, backend, direct);
+        let buffer = || device.aligned_buffer(BLOCK).unwrap();
+        let soon = || Instant::now() + Duration::from_secs(3600);
+        block_on(device.read_async(0, buffer()).deadline(soon())).unwrap();
+        block_on(device.flush_async().deadline(soon())).unwrap();
+        // Over before they began: whether they end all the same depends on whether they have to be waited for.
+        let mut late = 0;
+        for outcome in block_on(all((0..600).map(|_| device.read_async(0, buffer()).deadline(Instant::now())))) {
+            if let Err(failed) = outcome {
+                assert_eq!(failed.error().kind(), ErrorKind::TimedOut);
+                late += 1;
+            }
+        }
+        assert!(late > 0 || !direct, "{backend} {direct}: nothing had to be waited for");
+        // The timer's own thread wakes it, where nobody else does: in line behind what nobody polls any more.
+        let mut first: Vec<_> = (0..600).map(|_| device.write_fua_async(0, buffer())).collect();
+        let begun = Instant::now();
+        let timed = device.read_async(1, buffer()).deadline(begun + Duration::from_millis(20));
+        let outcome = block_on(async {
+            poll_fn(|context| {
+                first.iter_mut().for_each(|future| drop(Pin::new(future).poll(context)));
+                Poll::Ready(())
+            })
+            .await;
+            timed.await
+        });
+        match outcome {
+            Ok(_) => {}
+            Err(failed) => {
+                assert_eq!(failed.error().kind(), ErrorKind::TimedOut);
+                assert!(begun.elapsed() >= Duration::from_millis(20));
+            }
+        }
+        drop(first);
+        block_on(device.read_async(0, buffer())).unwrap();
+        // What was given up ends by itself.
+        let end = Instant::now() + Duration::from_secs(30);
+        while device.stats().in_flight != 0 {
+            assert!(Instant::now() < end, "{backend} {direct}: {} in flight", device.stats().in_flight);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn latencies_are_measured_where_that_is_asked_for() {
+    let directory = common::directory();
+    for backend in backends() {
+        let path = directory.path().join("measured");
+        let options = Options::new().backend(backend).create(BLOCKS * BLOCK as u64);
+        assert!(block::open(&path, &options).unwrap().latency().is_none());
+        let device = block::open(&path, &options.measure_latency(true)).unwrap();
+        let begun = Instant::now();
+        let mut block = device.aligned_buffer(BLOCK).unwrap();
+        for _ in 0..10 {
+            device.write_block(0, &block).unwrap();
+        }
+        device.flush().unwrap();
+        device.read_block(0, &mut block).unwrap();
+        let block = block_on(device.read_async(1, block)).unwrap();
+        block_on(device.flush_async()).unwrap();
+        let mut queue = device.queue(4, BLOCK).unwrap();
+        queue.read(3, block, 0).unwrap();
+        queue.wait().unwrap().unwrap().result.unwrap();
+        let latency = device.latency().unwrap();
+        let counts = [&latency.reads, &latency.writes, &latency.flushes].map(|histogram| histogram.count());
+        assert_eq!(counts, [3, 10, 2], "{backend}");
+        let slowest = latency.writes.percentile(100.0);
+        assert!(slowest > Duration::ZERO && slowest <= begun.elapsed() * 5 / 4, "{slowest:?}");
+        assert!(latency.writes.to_string().starts_with("10 in all, half within "), "{}", latency.writes);
+    }
+}
+
 #[cfg(any(feature = "link", feature = "dlopen"))]
 mod reactor {
-    use std::time::Duration;
-
     use sysuring::block::Reactor;
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
@@ -334,7 +416,7 @@ mod reactor {
             return;
         }
         let directory = common::directory();
-        let device = Arc::new(device(&directory, Backend::Uring, true));
+        let device = Arc::new(written(&directory, Backend::Uring, true));
         run(|| async {
             for round in 0..200_u64 {
                 let mut future = device.read_async(round % BLOCKS, device.aligned_buffer(BLOCK).unwrap());
@@ -361,7 +443,7 @@ mod reactor {
             return;
         }
         let directory = common::directory();
-        let device = Arc::new(device(&directory, Backend::Uring, true));
+        let device = Arc::new(written(&directory, Backend::Uring, true));
         for forgotten in [false, true] {
             let device = Arc::clone(&device);
             let left = std::thread::spawn(move || {

@@ -226,6 +226,7 @@ impl State {
             if task.is_abandoned || command.is_whole(result) {
                 self.pending -= 1;
                 count(&device.target().counters.in_flight, 1_u64.wrapping_neg());
+                device.target().end(command.action, command.since);
                 if task.is_abandoned {
                     task.is_abandoned = false;
                     after.devices.extend(task.device.take());
@@ -252,6 +253,9 @@ impl State {
             let counters = &device.target().counters;
             count(&counters.in_flight, 1_u64.wrapping_neg());
             count(&counters.failures, u64::from(outcome.1.is_err()));
+            if let Some(command) = &outcome.0 {
+                device.target().end(command.action, command.since);
+            }
         }
         if task.is_abandoned {
             task.is_abandoned = false;
