@@ -82,9 +82,11 @@ impl Header {
         Self { header, control: Vec::new(), sent: Vec::new(), received: Vec::new(), is_receive: false }
     }
 
-    /// Lets go of what was sent. Whether there is a message that was to be received.
+    /// Lets go of what was sent, and forgets its numbers, which the next message must not take for received ones. Whether there
+    /// is a message that was to be received.
     pub(crate) fn let_go(&mut self) -> bool {
         self.sent.clear();
+        self.control.clear();
         self.is_receive
     }
 

@@ -5,9 +5,10 @@ use std::io::{Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
-use sysuring::{Buf, Done, Message, OpRing, Operations as _, Pool, RejectReason, Ring, SendMessage, Ticket};
+use sysuring::{Buf, Done, Message, OpRing, Operations as _, Pool, RejectReason, Ring, SendMessage, StableBuf, Ticket};
 
 use crate::common;
 
@@ -301,4 +302,41 @@ fn what_is_not_started_is_given_back_and_leaves_no_trace() {
     let message = done.into_message().unwrap();
     assert_eq!((message.bufs.len(), message.flags, message.descriptors.len()), (1, 0, 0));
     assert!(message.from.is_none());
+}
+
+/// Unwinds when it is asked for its memory.
+struct Unwinds;
+
+// SAFETY: it names no memory at all.
+unsafe impl StableBuf for Unwinds {
+    fn memory(&mut self) -> (NonNull<u8>, usize) {
+        panic!("asked to unwind");
+    }
+}
+
+/// Both ways in which a parcel with a message of descriptors comes to be used again: the message was sent, or rejected.
+#[test]
+fn a_receive_that_unwinds_owns_no_descriptor_that_was_sent() {
+    let Some(ring) = common::ring(1) else { return };
+    drop(ring);
+    let mut ring: OpRing<Unwinds> = Ring::builder(1).build_owned().unwrap();
+    let (here, there) = UnixDatagram::pair().unwrap();
+    let (here, there) = (shared(here), shared(there));
+    let pool = Pool::new(1, 64).unwrap();
+    for is_rejected in [false, true] {
+        let sent = [shared(File::open("/dev/null").unwrap())];
+        let message = SendMessage { descriptors: &sent, ..SendMessage::default() };
+        if is_rejected {
+            ring.nop().unwrap();
+            ring.sendmsg(&here, vec![pool.lease().unwrap()], 0, &message).unwrap_err();
+        } else {
+            ring.sendmsg_owned(&here, Vec::new(), &message).unwrap_or_else(|_| panic!("rejected"));
+        }
+        drop(finish(&mut ring));
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            ring.recvmsg_owned(&there, vec![Unwinds], 1, 0).map(drop).ok();
+        }));
+        assert!(unwound.is_err());
+        assert!(sent[0].try_clone().is_ok(), "somebody closed it (rejected: {is_rejected})");
+    }
 }
