@@ -423,6 +423,8 @@ impl<E: Entries> RingBuilder<E> {
             "use 1 to 32768 entries"
         } else if flags.contains(SetupFlags::CQSIZE) && self.cq_entries < self.entries {
             "cq_entries must be at least the entries"
+        } else if flags.contains(SetupFlags::CQSIZE) && self.cq_entries > 65536 && !flags.contains(SetupFlags::CLAMP) {
+            "use up to 65536 cq_entries"
         } else if flags.contains(SetupFlags::SQ_AFF) && !flags.contains(SetupFlags::SQPOLL) {
             "sqpoll_cpu needs sqpoll"
         } else if flags.contains(SetupFlags::SQ_AFF) {
@@ -431,6 +433,8 @@ impl<E: Entries> RingBuilder<E> {
             && flags.intersects(SetupFlags::DEFER_TASKRUN | SetupFlags::COOP_TASKRUN)
         {
             "sqpoll excludes defer_taskrun and coop_taskrun"
+        } else if flags.contains(SetupFlags::DEFER_TASKRUN) && !flags.contains(SetupFlags::SINGLE_ISSUER) {
+            "defer_taskrun needs single_issuer, which was switched off again"
         } else if flags.contains(SetupFlags::NO_SQARRAY) {
             "no_sqarray needs Linux 6.6"
         } else if flags.is_empty() {

@@ -77,9 +77,17 @@ fn flags_that_do_not_go_together_are_refused_with_a_hint() {
     if common::ring(1).is_none() {
         return;
     }
-    let error = Ring::builder(4).sqpoll(Duration::from_secs(1)).defer_taskrun(true).build().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("sqpoll excludes defer_taskrun"), "{error}");
+    let builder = || Ring::builder(4);
+    for (builder, hint) in [
+        (builder().sqpoll(Duration::from_secs(1)).defer_taskrun(true), "sqpoll excludes defer_taskrun"),
+        (builder().defer_taskrun(true).single_issuer(false), "needs single_issuer"),
+        (builder().cq_entries(65537), "up to 65536 cq_entries"),
+        (builder().cq_entries(2), "at least the entries"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(hint), "{error}");
+    }
     assert_eq!(Ring::builder(4).defer_taskrun(true).build_shared().unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
