@@ -315,13 +315,20 @@ impl<E: Entries> RingBuilder<E> {
     /// As [`RingBuilder::build`], and the ring has its kernel threads together with `other`: with [`RingBuilder::sqpoll`],
     /// one thread takes the submissions of both. Without, this does nothing worth having (since Linux 5.12).
     ///
+    /// Neither of the two takes a [`Ring::chain`] from then on ([`RejectReason::SharedPoller`](crate::RejectReason::SharedPoller)):
+    /// of several rings the thread takes eight entries at a time, and the kernel ends a chain there. One that is in `other`'s queue
+    /// is to be submitted before.
+    ///
     /// # Errors
     ///
     /// As for [`RingBuilder::build`].
     #[doc(alias = "IORING_SETUP_ATTACH_WQ")]
     pub fn build_attached<B, F: Entries>(&self, other: &Ring<B, F>) -> Result<Ring<NoBuffers, E>> {
         let descriptor = other.descriptor();
-        self.clone().set(SetupFlags::ATTACH_WQ, true).core_attached(descriptor).map(Ring::new)
+        let core = self.clone().set(SetupFlags::ATTACH_WQ, true).core_attached(descriptor)?;
+        core.queues().share_poller();
+        other.core_ref().queues().share_poller();
+        Ok(Ring::new(core))
     }
 
     /// Sets up a ring that is enabled later, by the thread that will use it.

@@ -33,7 +33,8 @@ impl<B, E: Entries> Ring<B, E> {
     ///
     /// That of `build`. A chain that does not fit behind what waits in the queue is
     /// [`QueueFull`](crate::RejectReason::QueueFull), one that is longer than the queue
-    /// [`ChainTooLong`](crate::RejectReason::ChainTooLong).
+    /// [`ChainTooLong`](crate::RejectReason::ChainTooLong), and one on a ring that shares its polling thread
+    /// [`SharedPoller`](crate::RejectReason::SharedPoller).
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

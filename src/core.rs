@@ -294,6 +294,9 @@ impl<B, E: Entries> Core<B, E> {
         if self.is_crowded() || self.table.is_full() {
             return Err(self.why_full());
         }
+        if self.extra_flags & LINKS != 0 && self.queues.cuts_chains() {
+            return Err(RejectReason::SharedPoller);
+        }
         match self.queues.reserve_ahead(self.ahead) {
             Some(sqe) => Ok(sqe),
             None => Err(self.why_not()),

@@ -1,5 +1,6 @@
 //! liburing's ring: its set-up, the calls that enter the kernel, and its end. What is in its queues is [`crate::queues`].
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
@@ -71,6 +72,8 @@ pub(crate) struct RawRing {
     pub(crate) state: State,
     cq_entries: u32,
     sq_polling: bool,
+    /// That thread takes the submissions of other rings, too.
+    shares_poller: Cell<bool>,
     features: u32,
     /// The queues' own memory where the kernel did not make it: unmapped when the ring is closed, which leaves the kernel its
     /// pages.
@@ -116,6 +119,7 @@ impl RawRing {
             state: State::default(),
             cq_entries: params.cq_entries,
             sq_polling: flags & sys::IORING_SETUP_SQPOLL != 0,
+            shares_poller: Cell::new(false),
             features: params.features,
             identity: None,
             _memory: memory,
@@ -172,6 +176,7 @@ impl RawRing {
             state: State::default(),
             cq_entries,
             sq_polling: flags & sys::IORING_SETUP_SQPOLL != 0,
+            shares_poller: Cell::new(false),
             features: 0,
             identity: None,
             raw_files: false,
@@ -255,6 +260,18 @@ impl RawRing {
     #[inline]
     pub(crate) fn is_polled(&self) -> bool {
         self.sq_polling
+    }
+
+    /// The thread that takes the submissions is another ring's as well, from here on.
+    pub(crate) fn share_poller(&self) {
+        self.shares_poller.set(self.sq_polling);
+    }
+
+    /// Whether a chain may be cut: a thread that polls several rings takes eight entries of each at a time, and ends a chain
+    /// where they end.
+    #[inline]
+    pub(crate) fn cuts_chains(&self) -> bool {
+        self.shares_poller.get()
     }
 
     // ---- entering the kernel

@@ -22,6 +22,9 @@ pub enum RejectReason {
     TooLong,
     /// More operations in one chain than the submission queue has entries.
     ChainTooLong,
+    /// A chain on a ring that shares its polling thread ([`RingBuilder::build_attached`](crate::RingBuilder::build_attached)):
+    /// the kernel would cut it.
+    SharedPoller,
     /// All places for registered files are taken ([`RingBuilder::files`](crate::RingBuilder::files)).
     FilesFull,
     /// The ring can have no registered files; [`Ring::register_file`](crate::Ring::register_file) says why.
@@ -41,7 +44,7 @@ impl RejectReason {
         match self {
             Self::QueueFull | Self::TableFull | Self::FilesFull => ErrorKind::Full,
             Self::NoFiles => ErrorKind::Busy,
-            Self::Unsupported => ErrorKind::Unsupported,
+            Self::Unsupported | Self::SharedPoller => ErrorKind::Unsupported,
             Self::ForeignPool | Self::ForeignGroup => ErrorKind::ForeignPool,
             Self::ForeignFile => ErrorKind::ForeignFile,
             Self::TooLong | Self::ChainTooLong => ErrorKind::InvalidInput,
@@ -64,6 +67,10 @@ impl fmt::Display for RejectReason {
             Self::ForeignFile => "the file is registered on another ring; call register_file on this one",
             Self::TooLong => "the length is more than the buffer has",
             Self::ChainTooLong => "the chain is longer than the submission queue; make the ring with more entries",
+            Self::SharedPoller => {
+                "the ring shares its polling thread, which takes a few entries at a time and would cut a chain; make a ring \
+                 with a thread of its own"
+            }
             Self::FilesFull => {
                 "all registered files of the ring are taken; drop one and submit, or make the ring with more \
                  (RingBuilder::files)"

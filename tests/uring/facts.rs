@@ -17,6 +17,7 @@
 //! | 12. The layout of `struct io_uring` is the same in all libraries from 2.3 on; an older one does not fill in `ring_entries` | `the_library_that_runs_fills_in_what_the_header_declares` | `liburing-sys`, `tests/distros/matrix` |
 //! | 13. A call for each entry costs several times what it costs inlined | `benches/cost` (`scripts/cost`): a matter of measuring | the same |
 //! | 14. Completions that find no room are kept, and come only when the ring is entered for them | `completions_that_overflow_are_kept_until_the_ring_is_entered` | the same, with a `Ring`; `model` |
+//! | 15. A thread that polls several rings takes eight entries of each at a time, and a chain that is longer goes on without the first eight | `a_thread_that_polls_two_rings_cuts_a_chain` | `setup::a_kernel_thread_takes_submissions_and_is_woken` |
 
 use std::fs::File;
 use std::io::Write as _;
@@ -40,11 +41,19 @@ impl CRing {
     /// A ring of so many entries; `None`, with the reason, where the kernel has no such ring.
     #[track_caller]
     fn new(entries: u32, flags: u32) -> Option<Self> {
+        Self::attached(entries, flags, -1)
+    }
+
+    /// As [`CRing::new`], with the kernel threads of another ring where the flags say so.
+    #[track_caller]
+    fn attached(entries: u32, flags: u32, other: RawFd) -> Option<Self> {
         common::ring(1)?;
-        // SAFETY: all zeroes is a value of this C structure.
-        let mut ring = Box::new(unsafe { std::mem::zeroed::<sys::io_uring>() });
+        // SAFETY: all zeroes is a value of these C structures.
+        let (mut ring, mut params) =
+            unsafe { (Box::new(std::mem::zeroed()), std::mem::zeroed::<sys::io_uring_params>()) };
+        (params.flags, params.wq_fd) = (flags, other as u32);
         // SAFETY: the structure stays at its address until `drop`.
-        let returned = unsafe { sys::io_uring_queue_init(entries, &raw mut *ring, flags) };
+        let returned = unsafe { sys::io_uring_queue_init_params(entries, &raw mut *ring, &raw mut params) };
         if returned == -libc::EINVAL {
             common::skip(format_args!("the kernel has no rings with the flags {flags:#x}"));
             return None;
@@ -455,6 +464,35 @@ fn an_abandoned_entry_is_executed() {
     assert_eq!(ring.submit(), 1);
     assert_eq!(ring.wait(), (77, 5), "the read of the lap before, once more");
     assert!(memory.starts_with(b"ghost"));
+}
+
+#[test]
+fn a_thread_that_polls_two_rings_cuts_a_chain() {
+    let polled = sys::IORING_SETUP_SQPOLL;
+    let Some(mut ring) = CRing::new(32, polled) else { return };
+    // SAFETY: a plain field of a ring that is set up.
+    let descriptor = unsafe { (*ring.raw()).ring_fd };
+    let Some(_other) = CRing::attached(4, polled | sys::IORING_SETUP_ATTACH_WQ, descriptor) else { return };
+    let (reader, mut writer) = common::pipe();
+    let memory = Memory::new(4096);
+    // SAFETY: the memory stays mapped, and the pipe open to the end.
+    unsafe { ring.read(reader.as_raw_fd(), memory.start, 1, u64::MAX, 0) };
+    for place in 1..=16 {
+        let entry = ring.entry();
+        // SAFETY: the entry is free.
+        unsafe { sys::io_uring_prep_nop(entry) };
+        entry.user_data = place;
+    }
+    // SAFETY: the ring is set up, and its first entries are those above.
+    let entries = unsafe { std::slice::from_raw_parts_mut((*ring.raw()).sq.sqes, 16) };
+    entries.iter_mut().for_each(|entry| entry.flags |= sys::IOSQE_IO_LINK as u8);
+    assert_eq!(ring.submit(), 17);
+    let early = ring.wait();
+    assert!(early.0 >= 8 && early.1 == 0, "{early:?} began without the read that is first");
+    writer.write_all(&[0x11]).unwrap();
+    let mut places: Vec<u64> = (0..16).map(|_| ring.wait().0).chain([early.0]).collect();
+    places.sort_unstable();
+    assert!(places.into_iter().eq(0..=16));
 }
 
 #[test]

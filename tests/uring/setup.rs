@@ -37,6 +37,12 @@ fn a_kernel_thread_takes_submissions_and_is_woken() {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+    // The thread takes eight entries of each ring at a time, and would cut a chain there.
+    for ring in [&mut ring, &mut other] {
+        let refused = ring.chain(|chain| chain.nop()).unwrap_err();
+        assert_eq!(refused.reason(), RejectReason::SharedPoller);
+        ring.nop().unwrap();
+    }
     // Both leave what is in flight to the kernel thread.
     let (reader, _writer) = common::pipe();
     let reader = ring.register_file(&reader).unwrap();
