@@ -30,6 +30,16 @@ pub(crate) struct FileTable {
     any_released: AtomicBool,
 }
 
+/// What became of an entry whose `FixedFile` is gone.
+pub(crate) enum Release {
+    /// The kernel has let go of the file.
+    Free,
+    /// Operations use it; [`FileTable::look_again`] tells when none does any more.
+    InUse,
+    /// To be tried again.
+    Failed,
+}
+
 impl FixedFile {
     pub(crate) fn new(table: Arc<FileTable>, index: u32) -> Self {
         Self { table, index }
@@ -87,18 +97,23 @@ impl FileTable {
         self.any_released.load(Ordering::Relaxed)
     }
 
-    /// Frees the entries that were released, where `unregister` says that it worked; the others are for the next time.
-    pub(crate) fn sweep(&self, mut unregister: impl FnMut(u32) -> bool) {
+    /// The last operation on an entry that was released has ended.
+    pub(crate) fn look_again(&self) {
+        self.any_released.swap(true, Ordering::Relaxed);
+    }
+
+    /// Frees the entries that were released, where `unregister` says that it worked.
+    pub(crate) fn sweep(&self, mut unregister: impl FnMut(u32) -> Release) {
         // Acquires what others released before they set this.
         self.any_released.swap(false, Ordering::AcqRel);
         for (index, state) in self.entries.iter().enumerate() {
             if state.load(Ordering::Acquire) != RELEASED {
                 continue;
             }
-            if unregister(index as u32) {
-                state.store(FREE, Ordering::Relaxed);
-            } else {
-                self.any_released.swap(true, Ordering::Relaxed);
+            match unregister(index as u32) {
+                Release::Free => state.store(FREE, Ordering::Relaxed),
+                Release::InUse => {}
+                Release::Failed => self.look_again(),
             }
         }
     }
@@ -120,7 +135,7 @@ mod tests {
         if table.has_released() {
             table.sweep(|index| {
                 released.push(index);
-                true
+                Release::Free
             });
         }
         released
@@ -145,7 +160,7 @@ mod tests {
 
     /// One that is in use when it is dropped stays, and is not forgotten.
     ///
-    /// Fails where `sweep` does not set `any_released` again, or stores it: the second file is overlooked then.
+    /// Fails where `look_again` does not set `any_released`, or stores it: the second file is overlooked then.
     #[test]
     fn loom_a_file_in_use_is_released_later() {
         crate::sync::model(3, || {
@@ -153,8 +168,15 @@ mod tests {
             let files = [(); 2].map(|()| FixedFile::new(Arc::clone(&table), table.claim().unwrap()));
             let threads = files.map(|file| loom::thread::spawn(move || drop(file)));
             if table.has_released() {
-                table.sweep(|_| false);
+                let mut in_use = false;
+                table.sweep(|_| {
+                    in_use = true;
+                    Release::InUse
+                });
                 assert_eq!(table.claim(), None);
+                if in_use {
+                    table.look_again();
+                }
             }
             let mut released = release(&table);
             threads.into_iter().for_each(|thread| thread.join().unwrap());

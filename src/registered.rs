@@ -13,7 +13,7 @@ use liburing_sys as sys;
 
 use crate::entries::Entries;
 use crate::error::{Error, ErrorKind, Result, check};
-use crate::file::{FileTable, FixedFile};
+use crate::file::{FileTable, FixedFile, Release};
 #[cfg(test)]
 use crate::model::liburing as sys;
 use crate::pool::{Pool, PoolMemory};
@@ -121,6 +121,9 @@ impl Registered {
         // One that is no index, for operations that tell of none, is beyond the end.
         if let Some(count) = self.in_flight.get_mut(file as usize) {
             *count -= 1;
+            if *count == 0 {
+                self.files.look_again();
+            }
         }
     }
 
@@ -192,7 +195,7 @@ impl Registered {
         check(returned, "register a file").map(|_| ())
     }
 
-    /// Whether a [`FixedFile`] is gone whose entry is not free.
+    /// Whether a [`FixedFile`] is gone whose entry may be freed.
     #[inline]
     pub(crate) fn has_released(&self) -> bool {
         self.files.has_released()
@@ -215,13 +218,15 @@ impl Registered {
                 // Nobody can start another one.
                 *left = table.watch_file(index);
             }
-            let is_idle = *left == 0 || cfg!(sysuring_break = "r1_file");
-            // Where it fails to be taken out the file stays open until the next attempt.
-            let is_free = is_idle && Self::update_file(raw_ring, index, -1).is_ok();
-            if is_free {
-                *left = NOT_COUNTED;
+            if *left != 0 && !cfg!(sysuring_break = "r1_file") {
+                return Release::InUse;
             }
-            is_free
+            // Where it fails to be taken out the file stays open until the next attempt.
+            if Self::update_file(raw_ring, index, -1).is_err() {
+                return Release::Failed;
+            }
+            *left = NOT_COUNTED;
+            Release::Free
         });
     }
 
