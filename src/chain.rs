@@ -95,6 +95,9 @@ impl<B, E: Entries> Ring<B, E> {
     }
 
     /// Starts operations that begin when everything submitted before them has ended, and before anything submitted after.
+    ///
+    /// A [`Ring::cancel`] is submitted after them, too, and waits as long: what it is to end has to end by itself, or by
+    /// [`Ring::register_sync_cancel`], which waits for nobody.
     #[doc(alias = "IOSQE_IO_DRAIN")]
     pub fn drained(&mut self) -> WithFlags<'_, B, E> {
         WithFlags { core: self.core(), flags: sys::IOSQE_IO_DRAIN as u8, one_thread: PhantomData }

@@ -183,7 +183,8 @@ impl Registered {
         let empty = vec![-1; self.file_slots as usize];
         // SAFETY: the ring is set up and ours; the array is read during the call.
         let returned = unsafe { sys::io_uring_register_files(raw_ring.raw(), empty.as_ptr(), self.file_slots) };
-        check(returned, &format!("register a table of {} files (RingBuilder::files)", self.file_slots))?;
+        let remedy = if returned == -libc::EMFILE { "; fewer, or a higher `ulimit -n`, would do" } else { "" };
+        check(returned, &format!("register a table of {} files (RingBuilder::files{remedy})", self.file_slots))?;
         self.in_flight = vec![NOT_COUNTED; self.file_slots as usize].into();
         self.files = Arc::new(FileTable::new(self.file_slots));
         Ok(())

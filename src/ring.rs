@@ -256,6 +256,10 @@ impl<B, E: Entries> Ring<B, E> {
     /// As [`Ring::submit`], and waits until `wait` completions can be taken. Those that were found while a scope waited for its
     /// own are among them.
     ///
+    /// It can return earlier: the kernel also counts what nobody is told of, which is the end of a [`Ring::cancel`] and the first
+    /// of the two completions of a [`send_zero_copy`](crate::Operations::send_zero_copy). So wait again, until what is waited
+    /// for was among [`Ring::completions`].
+    ///
     /// # Errors
     ///
     /// As for [`Ring::submit`], and EINTR when a signal came while nothing was submitted (call it again).

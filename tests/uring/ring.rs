@@ -258,6 +258,22 @@ fn a_cancelled_read_gives_its_lease_back_with_its_own_completion() {
 }
 
 #[test]
+fn a_wait_counts_the_end_of_a_cancel_that_nobody_is_told_of() {
+    let Some(mut ring) = common::ring(4) else { return };
+    let ended = ring.nop().unwrap();
+    common::finish_one(&mut ring);
+    let (reader, mut writer) = common::pipe();
+    let pool = Pool::new(1, 64).unwrap();
+    let file = ring.register_file(&reader).unwrap();
+    let read = ring.read(&file, pool.lease().unwrap(), 1, 0).unwrap();
+    ring.cancel(ended).unwrap();
+    assert_eq!(ring.submit_and_wait(1).unwrap(), 2);
+    assert!(ring.completions().next().is_none());
+    writer.write_all(b"x").unwrap();
+    assert_eq!(common::finish_one(&mut ring).ticket(), read);
+}
+
+#[test]
 fn a_file_stays_until_its_last_operation_and_goes_after() {
     let Some(mut ring) = common::ring(8) else { return };
     let (reader, mut writer) = common::pipe();
@@ -515,6 +531,11 @@ fn a_table_of_files_has_a_sensible_size() {
         let error = ring.register_file(&File::open("/dev/null").unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains("RingBuilder::files"), "{error}");
+    }
+    // As many as the kernel takes, which the process may not have open.
+    let mut ring = Ring::builder(1).files(1 << 20).build().unwrap();
+    if let Err(error) = ring.register_file(&File::open("/dev/null").unwrap()) {
+        assert!(error.kind() == ErrorKind::Full && error.to_string().contains("ulimit -n"), "{error}");
     }
     for (builder, word) in [
         (Ring::builder(8).cq_entries(4), "cq_entries"),
