@@ -321,8 +321,8 @@ impl RawRing {
         self.entered(returned).map(|_| ())
     }
 
-    /// Asks the kernel to end everything that it can, without waiting; whether it knows how (since Linux 6.0). For a ring that
-    /// ends itself: raw entries are among it.
+    /// Asks the kernel to end everything that it can, without waiting; whether it knows how (since Linux 6.0), and the ring's
+    /// restrictions let it. For a ring that ends itself: raw entries are among it.
     pub(crate) fn cancel_all(&mut self) -> bool {
         // SAFETY: all zeroes is a value of this C structure.
         let mut registration = unsafe { std::mem::zeroed::<sys::io_uring_sync_cancel_reg>() };
@@ -330,7 +330,7 @@ impl RawRing {
         // SAFETY: the ring is set up and ours; the structure is read during the call. Cancelled or not, each operation has
         // its completion.
         let returned = unsafe { sys::io_uring_register_sync_cancel(self.raw(), &raw mut registration) };
-        returned != -libc::EINVAL
+        !matches!(-returned, libc::EINVAL | libc::EACCES)
     }
 
     /// What a call that entered the kernel returned.

@@ -300,6 +300,26 @@ fn a_restricted_ring_does_what_is_listed() {
 }
 
 #[test]
+fn a_restricted_ring_ends_its_operations_one_by_one() {
+    let Some(_) = common::ring(1) else { return };
+    let mut disabled = Ring::builder(8).drop_limit(Duration::from_secs(20)).build_disabled().unwrap();
+    let only = [sys::IORING_OP_TIMEOUT, sys::IORING_OP_ASYNC_CANCEL].map(|operation| {
+        // SAFETY: all zeroes is a value of this plain structure.
+        let mut only = unsafe { std::mem::zeroed::<sys::io_uring_restriction>() };
+        only.opcode = sys::IORING_RESTRICTION_SQE_OP as u16;
+        only.__bindgen_anon_1.sqe_op = operation as u8;
+        only
+    });
+    disabled.register_restrictions(&only).unwrap();
+    let mut ring = disabled.enable().unwrap();
+    ring.timeout(Duration::from_secs(1000)).unwrap();
+    ring.submit().unwrap();
+    let start = std::time::Instant::now();
+    drop(ring);
+    assert!(start.elapsed() < Duration::from_secs(10), "it waited for what it was not to wait for");
+}
+
+#[test]
 fn cancelling_waits_and_leaves_completions() {
     let Some(mut ring) = common::ring(8) else { return };
     let (reader, _writer) = common::pipe();
