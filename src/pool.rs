@@ -90,7 +90,10 @@ impl Pool {
     /// [`ErrorKind::Full`] when the kernel has no memory.
     pub fn new(slots: u32, slot_size: usize) -> Result<Self> {
         if slots == 0 || slots == NO_SLOT || slot_size == 0 || slot_size > LARGEST_CHUNK {
-            let message = format!("a pool of {slots} slots of {slot_size} bytes; use 1 byte to 1 GiB a slot");
+            let message = format!(
+                "a pool of {slots} slots of {slot_size} bytes; use 1 to {} slots of 1 byte to 1 GiB",
+                NO_SLOT - 1
+            );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         let slot_size =
