@@ -610,6 +610,13 @@ impl<B, E: Entries> Core<B, E> {
         result
     }
 
+    /// Looks at the error of a wait that entered the kernel by itself: who waits is told of lost completions once, too.
+    #[cold]
+    pub(crate) fn failed_to_wait(&mut self, error: &Error) {
+        let result = self.queues.entered(-error.raw_os_error().unwrap_or(0));
+        let _ = self.check_poisoned(result);
+    }
+
     /// Ends everything in the submission queue that the kernel has not consumed, with ECANCELED.
     pub(crate) fn withdraw_unsubmitted(&mut self) {
         let Self { queues, table, registered, has_waiting, .. } = self;

@@ -31,6 +31,9 @@ pub(crate) trait Source {
 
     /// Waits until a completion is there. An error that passes is none.
     fn wait(descriptor: Self::Descriptor) -> Result<()>;
+
+    /// What waiting ended with, told under the lock: it may be that there will be no other completions.
+    fn failed(&mut self, error: &Error);
 }
 
 /// Something that threads share, take completions from and wait for.
@@ -90,10 +93,15 @@ impl<S: Source> Led<S> {
             state = self.lock().ok_or_else(forked)?.0;
             state.has_leader = false;
             state.source.reap();
+            if let Err(error) = &waited {
+                state.source.failed(error);
+            }
             if state.parked > 0 {
                 self.left.notify_all();
             }
-            waited?;
+            if let Err(error) = waited {
+                return state.source.check_usable().and(Err(error));
+            }
         }
     }
 }
@@ -169,6 +177,10 @@ mod tests {
             }
             Ok(())
         }
+
+        fn failed(&mut self, error: &Error) {
+            panic!("{error}");
+        }
     }
 
     fn wait_for(led: &Led<Operations>, operation: usize) {
@@ -206,5 +218,47 @@ mod tests {
     #[test]
     fn loom_all_that_wait_come_back() {
         hand_over(3, 2);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod lost {
+    use super::*;
+
+    /// A ring that lost completions, which the kernel tells once.
+    struct Lost {
+        is_told: bool,
+    }
+
+    impl Source for Lost {
+        type Descriptor = bool;
+
+        fn reap(&mut self) {}
+
+        fn check_usable(&self) -> Result<()> {
+            if self.is_told { Err(RejectReason::Poisoned.into()) } else { Ok(()) }
+        }
+
+        fn descriptor(&self) -> bool {
+            self.is_told
+        }
+
+        fn wait(is_told: bool) -> Result<()> {
+            assert!(!is_told, "nobody waits any more: it would be for ever");
+            Err(Error::from_errno(libc::EBADR, "wait for completions"))
+        }
+
+        fn failed(&mut self, error: &Error) {
+            self.is_told = error.raw_os_error() == Some(libc::EBADR);
+        }
+    }
+
+    #[test]
+    fn all_that_wait_hear_of_lost_completions() {
+        let led = Led::new(Lost { is_told: false }, ForkMark::current().unwrap());
+        for _ in 0..2 {
+            let error = led.wait_until(|_| false).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Poisoned, "{error}");
+        }
     }
 }

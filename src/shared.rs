@@ -74,6 +74,10 @@ impl Source for Core {
             _ => Ok(()),
         }
     }
+
+    fn failed(&mut self, error: &Error) {
+        self.failed_to_wait(error);
+    }
 }
 
 impl SharedRing {
@@ -171,10 +175,12 @@ impl SharedRing {
             }
             finished.is_some() || !core.knows(ticket)
         })?;
-        finished.ok_or_else(|| {
-            let message = "the ticket is of another ring, or was waited for already";
-            Error::new(ErrorKind::InvalidInput, message)
-        })
+        if let Some(finished) = finished {
+            return Ok(finished);
+        }
+        // One that lost completions knows no operation any more.
+        self.with(|core| core.check_usable())??;
+        Err(Error::new(ErrorKind::InvalidInput, "the ticket is of another ring, or was waited for already"))
     }
 
     /// Waits until `is_over`, which looks at the ring under the lock whenever completions were taken.
