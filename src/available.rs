@@ -183,7 +183,7 @@ mod linux {
                     ),
                 ),
                 libc::EPERM | libc::EACCES => match sysctl() {
-                    Some(value @ 1..) => Self::new(
+                    Some(value @ 1..) if value > 1 || !(has_seccomp_filter() && is_exempt()) => Self::new(
                         Reason::Sysctl,
                         format!(
                             "{call}: {said}; io_uring is disabled by kernel.io_uring_disabled={value}. \
@@ -217,9 +217,24 @@ mod linux {
         fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
     }
 
+    /// Whether `kernel.io_uring_disabled` leaves io_uring to this thread where it is 1: to an administrator, and to those in
+    /// `kernel.io_uring_group`.
+    fn is_exempt() -> bool {
+        const CAP_SYS_ADMIN: u64 = 1 << 21;
+        let may = u64::from_str_radix(&status("CapEff:"), 16).unwrap_or(0);
+        let group = fs::read_to_string("/proc/sys/kernel/io_uring_group").unwrap_or_default();
+        let groups = status("Gid:") + " " + &status("Groups:");
+        may & CAP_SYS_ADMIN != 0 || groups.split_whitespace().any(|of_thread| of_thread == group.trim())
+    }
+
     fn has_seccomp_filter() -> bool {
-        // Of this thread: others may have none.
+        status("Seccomp:") == "2"
+    }
+
+    /// What the kernel says of this thread: others may have no filter.
+    fn status(field: &str) -> String {
         let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-        status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+        let said = status.lines().find_map(|line| line.strip_prefix(field));
+        said.unwrap_or_default().trim().to_owned()
     }
 }
