@@ -167,7 +167,10 @@ fn alignment_is_asked_of_statx_then_of_the_disk_then_a_page_is_assumed() {
     std::thread::spawn(move || {
         filter::deny(&[libc::SYS_statx], libc::ENOSYS);
         let options = Options::new();
-        assert_eq!(from(&path, &options), (AlignmentFrom::Page, 4096, 4096));
+        match from(&path, &options) {
+            (AlignmentFrom::PageCache, ..) => common::skip("the file system has no O_DIRECT, hence no alignment"),
+            other => assert_eq!(other, (AlignmentFrom::Page, 4096, 4096)),
+        }
         if let Some(disk) = disk_path {
             assert_eq!(from(&disk, &options), (AlignmentFrom::BlockSize, 512, 512));
         }

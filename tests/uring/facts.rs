@@ -32,7 +32,7 @@ use crate::common::{self, PausedChild};
 
 const FILL: u8 = 0xa5;
 /// How long something that the kernel does by itself is looked for before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A ring as C has it.
 struct CRing(Box<sys::io_uring>);
@@ -236,16 +236,21 @@ fn read_all(file: &OwnedFd, memory: Memory) -> Option<CRing> {
 fn closing_a_ring_is_no_barrier() {
     let Some((file, memory)) = large_file() else { return };
     let last = |read: usize| (read + 1) * READ_SIZE - 1;
+    let mut were_in_flight = 0;
     for _ in 0..ATTEMPTS {
         let Some(ring) = read_all(&file, memory) else { return };
         drop(ring);
         let in_flight: Vec<usize> = (0..READS).filter(|read| !memory.is_written(last(*read))).collect();
-        if !in_flight.is_empty() {
-            let is_written = || in_flight.iter().any(|read| memory.is_written(last(*read)));
-            assert!(comes_true(is_written), "none of {} reads in flight wrote anything after", in_flight.len());
+        if in_flight.is_empty() {
+            continue;
+        }
+        if comes_true(|| in_flight.iter().any(|read| memory.is_written(last(*read)))) {
             return;
         }
+        // The kernel withdraws what waits for a thread of its own: on a slow machine, all of them.
+        were_in_flight += in_flight.len();
     }
+    assert_eq!(were_in_flight, 0, "none of the reads in flight wrote anything after");
     common::skip("all reads had ended when the ring was closed: this shows nothing");
 }
 
