@@ -57,8 +57,9 @@ use crate::block::{BlockDevice, Fallback};
 /// # }
 /// ```
 ///
-/// A queue keeps its device open. Dropping it gives up what is in flight: whether that is carried out is not known. In the
-/// child of a `fork` every call is an error.
+/// A queue keeps its device open. Dropping it gives up what is in flight: whether that is carried out is not known, and on
+/// `pread` and `pwrite` threads that are at it keep the device open until they are through. In the child of a `fork` every
+/// call is an error.
 pub struct Queue {
     device: Arc<Picked>,
     lane: Lane,

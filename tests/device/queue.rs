@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sysuring::ErrorKind;
 use sysuring::block::{self, AlignedBuffer, Backend, BlockDevice, Device, Options, Queue};
@@ -234,6 +234,11 @@ fn a_queue_that_goes_gives_up_what_it_has() {
         queue.read(0, queue.buffer().unwrap(), 0).unwrap();
         take_all(&mut queue);
         drop(queue);
-        block::open(&path, &Options::new()).unwrap();
+        // So do threads that are at something that was given up.
+        let end = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = block::open(&path, &Options::new()) {
+            assert!(error.kind() == ErrorKind::Busy && Instant::now() < end, "{error}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
