@@ -40,6 +40,8 @@ mod futures;
 #[cfg(target_os = "linux")]
 mod geometry;
 #[cfg(target_os = "linux")]
+mod kill;
+#[cfg(target_os = "linux")]
 mod ladder;
 #[cfg(target_os = "linux")]
 mod operations;

@@ -8,8 +8,10 @@
 //! `cargo test -p sysuring --lib model` runs some, with a seed from the clock; see [`random`] for what to set.
 
 pub(crate) mod liburing;
+/// Shared with the integration tests.
+#[allow(dead_code)]
 #[path = "../../tests/common/random.rs"]
-mod random;
+pub(crate) mod random;
 mod world;
 
 use std::ffi::CString;

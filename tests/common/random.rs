@@ -50,8 +50,7 @@ pub fn run_programs(steps: u64, mut program: impl FnMut(Random) -> u64) {
         return SEED.set(None);
     }
     let steps = number("SYSURING_MODEL_STEPS").unwrap_or(steps);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let mut seeds = Random::new(now.as_nanos() as u64);
+    let mut seeds = Random::new(from_clock());
     let (mut taken, mut programs) = (0, 0);
     while taken < steps {
         let seed = seeds.next();
@@ -61,6 +60,21 @@ pub fn run_programs(steps: u64, mut program: impl FnMut(Random) -> u64) {
         SEED.set(None);
     }
     println!("{taken} steps in {programs} programs");
+}
+
+/// Runs one program, however many steps the environment asks for.
+pub fn run_one(program: impl FnOnce(Random)) {
+    print_seeds();
+    let seed = number("SYSURING_MODEL_SEED").unwrap_or_else(|| Random::new(from_clock()).next());
+    println!("SYSURING_MODEL_SEED={seed:#x}");
+    SEED.set(Some(seed));
+    program(Random::new(seed));
+    SEED.set(None);
+}
+
+fn from_clock() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos() as u64
 }
 
 /// Decimal, or hexadecimal with 0x in front.
