@@ -132,6 +132,11 @@ pub mod pool;
 mod provided;
 #[cfg(uring)]
 mod queues;
+/// Shared with the integration tests, which use all of it.
+#[allow(dead_code)]
+#[cfg(test)]
+#[path = "../tests/common/random.rs"]
+mod random;
 #[cfg(uring)]
 mod raw_ring;
 #[cfg(uring)]

@@ -5,13 +5,10 @@
 //! counts what is in flight as the model does; what is rejected comes back, for a reason that holds; nothing is executed that
 //! was not started, or whose chain failed; descriptors are closed once.
 //!
-//! `cargo test -p sysuring --lib model` runs some, with a seed from the clock; see [`random`] for what to set.
+//! `cargo test -p sysuring --lib model` runs some, with a seed from the clock; see [`crate::random`] for what to set.
 
 pub(crate) mod liburing;
-/// Shared with the integration tests.
-#[allow(dead_code)]
-#[path = "../../tests/common/random.rs"]
-pub(crate) mod random;
+pub(crate) mod memory;
 mod world;
 
 use std::ffi::CString;
@@ -26,7 +23,6 @@ use std::time::Duration;
 
 use liburing_sys as sys;
 
-use self::random::{Random, run_programs};
 use self::world::{
     Expected, Field, Kind, On, Operation, Owner, PoolModel, Result as ResultKind, Setup, Stage, Temper, World, check,
     is_unclosed, set_world, world,
@@ -34,6 +30,7 @@ use self::world::{
 use crate::core::Core;
 use crate::entries::{BigEntries, Entries, SmallEntries};
 use crate::operations::to_target::ToTarget;
+use crate::random::{Random, run_programs};
 use crate::raw_ring::RawRing;
 use crate::scope::Scope;
 use crate::{

@@ -12,12 +12,12 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use liburing_sys as sys;
 
-use super::random::Random;
+use super::memory::Memory;
 use crate::pool::PoolMemory;
+use crate::random::Random;
 
 /// `ring_fd` of the first ring of a world; those of the others are below.
 const FIRST_RING: c_int = -1000;
@@ -215,23 +215,10 @@ pub(super) struct Setup {
     pub(super) has_sparse_buffers: bool,
 }
 
-/// The words that both sides share.
-#[derive(Debug, Default)]
-struct Shared {
-    sq_head: u32,
-    sq_tail: u32,
-    sq_flags: u32,
-    cq_head: u32,
-    cq_tail: u32,
-    unused: u32,
-}
-
 pub(super) struct RingModel {
     pub(super) raw: NonNull<sys::io_uring>,
     pub(super) setup: Setup,
-    shared: *mut Shared,
-    entries: *mut [sys::io_uring_sqe],
-    completions: *mut [sys::io_uring_cqe],
+    memory: Memory,
     state: State,
     pub(super) is_poisoned: bool,
     /// Completions were dropped, and nobody was told so far.
@@ -337,47 +324,15 @@ impl World {
         let number = self.rings.len();
         let start = |random: &mut Random| u32::MAX.wrapping_sub(random.below(24) as u32).wrapping_add(4);
         let (sq, cq) = (start(&mut self.random), start(&mut self.random));
-        let shared =
-            Box::into_raw(Box::new(Shared { sq_head: sq, sq_tail: sq, cq_head: cq, cq_tail: cq, ..Shared::default() }));
-        let sqe_shift = u32::from(setup.flags & sys::IORING_SETUP_SQE128 != 0);
-        let cqe_shift = u32::from(setup.flags & sys::IORING_SETUP_CQE32 != 0);
-        // What was there before is no entry of anybody's.
-        let garbage = |count: u32| {
-            // SAFETY: plain C structures, for which all zeroes is a value.
-            (0..count).map(|_| unsafe { std::mem::zeroed() }).collect::<Box<[sys::io_uring_sqe]>>()
-        };
-        let entries = Box::into_raw(garbage(setup.sq_entries << sqe_shift));
-        let completions = (0..setup.cq_entries << cqe_shift)
-            // SAFETY: as above.
-            .map(|_| unsafe { std::mem::zeroed::<sys::io_uring_cqe>() })
-            .collect::<Box<[_]>>();
-        let completions = Box::into_raw(completions);
-        // SAFETY: as above.
+        // SAFETY: a plain C structure, for which all zeroes is a value.
         let mut ring = Box::new(unsafe { std::mem::zeroed::<sys::io_uring>() });
-        ring.flags = setup.flags;
-        ring.ring_fd = FIRST_RING - number as c_int;
-        // SAFETY: allocated just now; only addresses are taken.
-        unsafe {
-            ring.sq.khead = &raw mut (*shared).sq_head;
-            ring.sq.ktail = &raw mut (*shared).sq_tail;
-            ring.sq.kflags = &raw mut (*shared).sq_flags;
-            ring.sq.kdropped = &raw mut (*shared).unused;
-            ring.cq.khead = &raw mut (*shared).cq_head;
-            ring.cq.ktail = &raw mut (*shared).cq_tail;
-            ring.cq.koverflow = &raw mut (*shared).unused;
-        }
-        ring.sq.sqes = entries.cast();
-        (ring.sq.sqe_head, ring.sq.sqe_tail) = (sq, sq);
-        (ring.sq.ring_entries, ring.sq.ring_mask) = (setup.sq_entries, setup.sq_entries - 1);
-        ring.cq.cqes = completions.cast();
-        (ring.cq.ring_entries, ring.cq.ring_mask) = (setup.cq_entries, setup.cq_entries - 1);
+        let entries = (setup.sq_entries, setup.cq_entries);
+        let memory = Memory::new(&mut ring, FIRST_RING - number as c_int, setup.flags, entries, (sq, cq));
         let raw = NonNull::from(Box::leak(ring));
         self.rings.push(RingModel {
             raw,
             setup,
-            shared,
-            entries,
-            completions,
+            memory,
             state: State::Open,
             is_poisoned: false,
             has_lost: false,
@@ -532,15 +487,8 @@ impl World {
         // SAFETY: the ring and its entries live until the end of the world; only this thread uses them.
         unsafe {
             let sq = &(*model.raw.as_ptr()).sq;
-            (*Self::entry(model, sq.sqe_tail.wrapping_sub(1))).user_data
+            (*model.memory.entry(sq.sqe_tail.wrapping_sub(1))).user_data
         }
-    }
-
-    fn entry(model: &RingModel, at: u32) -> *const sys::io_uring_sqe {
-        let shift = u32::from(model.setup.flags & sys::IORING_SETUP_SQE128 != 0);
-        let index = ((at & (model.setup.sq_entries - 1)) as usize) << shift;
-        // SAFETY: masked to the array.
-        unsafe { model.entries.cast::<sys::io_uring_sqe>().add(index) }
     }
 
     /// The chain is complete, or will never be.
@@ -647,7 +595,7 @@ impl World {
             return;
         }
         // SAFETY: shared with the crate, on this thread; lives until the end of the world.
-        let shared = unsafe { &*self.rings[ring].shared };
+        let shared = unsafe { &*self.rings[ring].memory.shared };
         let (cq_head, cq_tail, sq_head) = (shared.cq_head, shared.cq_tail, shared.sq_head);
         let left = cq_tail.wrapping_sub(cq_head) as usize;
         check!(self, left <= self.rings[ring].visible.len(), "the head of the completion queue went back, or too far");
@@ -666,7 +614,7 @@ impl World {
         let model = &mut self.rings[ring];
         let places = (0..queued as u32).map(|ahead| sq_head.wrapping_add(ahead));
         // SAFETY: complete entries, of plain numbers.
-        let left: Vec<u64> = places.map(|at| unsafe { (*Self::entry(model, at)).user_data }).collect();
+        let left: Vec<u64> = places.map(|at| unsafe { (*model.memory.entry(at)).user_data }).collect();
         // What is left kept its order; what is missing of the start is the rest of a chain that was cut.
         let is_cut = model.chain_goes_on && left.first() != model.queue.front();
         let mut left = left.into_iter().peekable();
@@ -897,11 +845,7 @@ impl World {
     fn publish(&mut self, ring: usize) {
         let model = &self.rings[ring];
         // SAFETY: as in `settle`.
-        unsafe {
-            let sq = &mut (*model.raw.as_ptr()).sq;
-            sq.sqe_head = sq.sqe_tail;
-            AtomicU32::from_ptr(sq.ktail).store(sq.sqe_tail, Ordering::Release);
-        }
+        unsafe { model.memory.publish(model.raw.as_ptr()) };
     }
 
     /// Takes the entry at the head of the submission queue.
@@ -909,11 +853,11 @@ impl World {
         let model = &mut self.rings[ring];
         let Some(user_data) = model.queue.pop_front() else { return };
         // SAFETY: as in `settle`.
-        let shared = unsafe { &mut *model.shared };
+        let shared = unsafe { &mut *model.memory.shared };
         let at = shared.sq_head;
         shared.sq_head = at.wrapping_add(1);
         // SAFETY: a complete entry, and a plain C structure.
-        let sqe = unsafe { std::ptr::read(Self::entry(model, at)) };
+        let sqe = unsafe { std::ptr::read(model.memory.entry(at)) };
         let is_behind = at != shared.sq_tail;
         check!(self, is_behind, "an entry was taken that is not published");
         check!(self, sqe.user_data == user_data, "{:#x} is in the queue, not {user_data:#x}", sqe.user_data);
@@ -1048,7 +992,7 @@ impl World {
         self.settle(ring);
         let model = &self.rings[ring];
         // SAFETY: as in `settle`.
-        let shared = unsafe { &*model.shared };
+        let shared = unsafe { &*model.memory.shared };
         let published = shared.sq_tail.wrapping_sub(shared.sq_head) as usize;
         let count = self.random.below(published + 1);
         (0..count).for_each(|_| self.take(ring));
@@ -1317,17 +1261,8 @@ impl World {
 
     fn write(&mut self, ring: usize, posting: Posting) {
         let model = &mut self.rings[ring];
-        let shift = u32::from(model.setup.flags & sys::IORING_SETUP_CQE32 != 0);
-        // SAFETY: as in `settle`; masked to the array, at a place that the crate does not read before the tail moved.
-        unsafe {
-            let shared = &mut *model.shared;
-            let index = ((shared.cq_tail & (model.setup.cq_entries - 1)) as usize) << shift;
-            let cqe = model.completions.cast::<sys::io_uring_cqe>().add(index);
-            (*cqe).user_data = posting.user_data;
-            (*cqe).res = posting.result;
-            (*cqe).flags = posting.flags;
-            shared.cq_tail = shared.cq_tail.wrapping_add(1);
-        }
+        // SAFETY: as in `settle`; `post` and `show` look for room.
+        unsafe { model.memory.post(posting.user_data, posting.result, posting.flags) };
         model.visible.push_back(posting);
     }
 
@@ -1346,7 +1281,7 @@ impl World {
         let flag = if model.setup.is_deferred { sys::IORING_SQ_TASKRUN } else { sys::IORING_SQ_CQ_OVERFLOW };
         let flags = if model.held.is_empty() && !model.has_lost { 0 } else { flag };
         // SAFETY: as in `settle`.
-        unsafe { (*model.shared).sq_flags = flags };
+        unsafe { (*model.memory.shared).sq_flags = flags };
     }
 
     /// The kernel has no memory for completions that found no room.
@@ -1475,11 +1410,9 @@ impl World {
             }
         }
         for ring in &self.rings {
-            // SAFETY: allocated in `make_ring` as these types; the rings are gone, or forgotten and not used any more.
+            // SAFETY: allocated in `make_ring`; the rings are gone, or forgotten and not used any more.
             unsafe {
-                drop(Box::from_raw(ring.shared));
-                drop(Box::from_raw(ring.entries));
-                drop(Box::from_raw(ring.completions));
+                ring.memory.free();
                 if ring.state == State::Forgotten {
                     drop(Box::from_raw(ring.raw.as_ptr()));
                 }
