@@ -52,6 +52,9 @@ pub(crate) struct RingKind {
     pub(crate) iopoll: bool,
     /// Used by block devices alone, so that nobody else's completions are on it.
     pub(crate) of_devices: bool,
+    /// Which kernel of [`crate::block::faults`] it is on; 0 for the real one.
+    #[cfg(all(test, feature = "block"))]
+    pub(crate) faults: u32,
 }
 
 impl RingKind {

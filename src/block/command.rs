@@ -18,9 +18,6 @@ use {
     liburing_sys as sys,
 };
 
-/// O_DIRECT transfers go on at a multiple of this after a short one.
-#[cfg(uring)]
-const SECTOR: usize = 512;
 /// Most bytes that are asked for at once: what is left after that is asked for again.
 #[cfg(uring)]
 const LONGEST: usize = 1 << 30;
@@ -206,12 +203,11 @@ impl Command {
             return self.failed(target, offset, -result);
         };
         self.setbacks = Setbacks::default();
-        let kept = if target.direct { moved - moved % SECTOR } else { moved };
-        count(&target.counters.short_transfers, u64::from(moved < LONGEST));
-        if kept == 0 {
-            return Next::Ended(Err(target.end_error(self.action.name(), offset)));
+        let asked = (self.bytes() - self.moved).min(LONGEST);
+        match target.account(self.action.name(), offset, moved, asked) {
+            Ok(kept) => self.moved += kept,
+            Err(error) => return Next::Ended(Err(error)),
         }
-        self.moved += kept;
         if self.address() as usize % target.alignment == 0 {
             Next::Again
         } else {

@@ -81,32 +81,43 @@ impl Blocking {
     }
 
     pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        if buffer.as_ptr().addr() % self.target.alignment == 0 {
-            return self.target.pread_exact(buffer, offset);
+        // Nothing, or what a short transfer left, is not aligned.
+        let done = self.target.pread(buffer, offset)?;
+        let rest = &mut buffer[done..];
+        if rest.is_empty() {
+            return Ok(());
         }
+        let mut offset = offset + done as u64;
         self.with_bounce(|bounce| {
-            let mut offset = offset;
-            for piece in buffer.chunks_mut(BOUNCE) {
-                let bounce = &mut bounce[..piece.len()];
-                self.target.pread_exact(bounce, offset)?;
-                piece.copy_from_slice(bounce);
-                offset += piece.len() as u64;
+            for piece in rest.chunks_mut(BOUNCE) {
+                let mut done = 0;
+                while done < piece.len() {
+                    let left = piece.len() - done;
+                    let read = self.target.pread(&mut bounce[..left], offset)?;
+                    piece[done..done + read].copy_from_slice(&bounce[..read]);
+                    (done, offset) = (done + read, offset + read as u64);
+                }
             }
             Ok(())
         })
     }
 
     pub(super) fn write(&self, data: &[u8], offset: u64, durable: bool) -> Result<()> {
-        if data.as_ptr().addr() % self.target.alignment == 0 {
-            return self.target.pwrite_all(data, offset, durable);
+        let done = self.target.pwrite(data, offset, durable)?;
+        let rest = &data[done..];
+        if rest.is_empty() {
+            return Ok(());
         }
+        let mut offset = offset + done as u64;
         self.with_bounce(|bounce| {
-            let mut offset = offset;
-            for piece in data.chunks(BOUNCE) {
-                let bounce = &mut bounce[..piece.len()];
-                bounce.copy_from_slice(piece);
-                self.target.pwrite_all(bounce, offset, durable)?;
-                offset += piece.len() as u64;
+            for piece in rest.chunks(BOUNCE) {
+                let mut done = 0;
+                while done < piece.len() {
+                    let bounce = &mut bounce[..piece.len() - done];
+                    bounce.copy_from_slice(&piece[done..]);
+                    let written = self.target.pwrite(bounce, offset, durable)?;
+                    (done, offset) = (done + written, offset + written as u64);
+                }
             }
             Ok(())
         })

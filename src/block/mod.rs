@@ -51,6 +51,8 @@
 
 mod buffer;
 mod command;
+#[cfg(all(test, unix))]
+pub(crate) mod faults;
 mod file;
 mod futures;
 mod geometry;

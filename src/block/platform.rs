@@ -39,6 +39,11 @@ pub(super) enum Clear {
     ZeroOut,
 }
 
+/// Returns when what was written is on stable storage, and what is needed to find it again.
+pub(super) fn flush(file: &std::fs::File) -> std::io::Result<()> {
+    file.sync_data()
+}
+
 #[cfg(unix)]
 mod unix {
     use std::fs::{File, Metadata, OpenOptions};

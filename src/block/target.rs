@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::block::command::Action;
+#[cfg(all(test, unix))]
+use crate::block::faults::platform as sys;
 use crate::block::latency::Clock;
-use crate::block::platform::{self as sys, Access, Clear};
+#[cfg(not(all(test, unix)))]
+use crate::block::platform as sys;
+use crate::block::platform::{Access, Clear};
 use crate::block::stats::{Counters, count};
 use crate::block::{AlignedBuffer, Capabilities, Degraded, Fallback, Geometry, Options};
 use crate::error::{Error, ErrorKind, Result};
@@ -185,6 +189,29 @@ impl Target {
         })
     }
 
+    /// Over a file of which it is known what it is like.
+    #[cfg(all(test, unix))]
+    pub(crate) fn over(file: File, geometry: Geometry, options: &Options) -> Self {
+        Self {
+            path: PathBuf::from("disk"),
+            file,
+            _claim: None,
+            block_size: options.block_size,
+            block_count: AtomicU64::new(geometry.bytes / u64::from(options.block_size)),
+            alignment: geometry.memory_alignment as usize,
+            direct: options.direct,
+            read_only: options.read_only,
+            queue_depth: options.queue_depth,
+            geometry,
+            capabilities: Capabilities { write: true, discard: true, resize: false, native_fua: true },
+            counters: Counters::default(),
+            clock: None,
+            steps: Steps { forbidden: options.forbidden, taken: Mutex::default() },
+            zeroing_refused: AtomicU8::new(0),
+            locked_by: None,
+        }
+    }
+
     /// Blocks on the device, as far as is known now.
     pub(crate) fn block_count(&self) -> u64 {
         self.block_count.load(Ordering::Relaxed)
@@ -261,7 +288,8 @@ impl Target {
     }
 
     /// The error for a transfer that moved nothing where blocks should be.
-    pub(crate) fn end_error(&self, operation: &str, offset: u64) -> Error {
+    #[cold]
+    fn end_error(&self, operation: &str, offset: u64) -> Error {
         let message = format!(
             "{}: the target ends before its {} blocks do; was it truncated? BlockDevice::rescan asks for its size again",
             self.place(operation, offset),
@@ -271,35 +299,60 @@ impl Target {
         Error::new(ErrorKind::EndOfDevice, message)
     }
 
+    /// How much of what a transfer moved is of use, where `asked` was asked for: the next one begins at a multiple of the unit.
+    /// An error where that is nothing.
+    pub(crate) fn account(&self, operation: &str, offset: u64, moved: usize, asked: usize) -> Result<usize> {
+        if moved >= asked {
+            return Ok(asked);
+        }
+        match moved - moved % self.unit() {
+            0 => Err(self.end_error(operation, offset)),
+            kept => {
+                count(&self.counters.short_transfers, 1);
+                Ok(kept)
+            }
+        }
+    }
+
     fn place(&self, operation: &str, offset: u64) -> String {
         let block = offset / u64::from(self.block_size);
         format!("{operation} of block {block} (offset {offset}) of {}", self.path.display())
     }
 
-    /// Reads all of `buffer` at `offset` with `pread`.
-    pub(crate) fn pread_exact(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<()> {
-        let mut progress = Progress::default();
-        while !buffer.is_empty() {
-            let read = progress.step(self, "read", offset, sys::pread(&self.file, buffer, offset), buffer.len())?;
-            buffer = &mut buffer[read..];
-            offset += read as u64;
-        }
-        Ok(())
+    /// What offsets and lengths of transfers must be multiples of, in bytes.
+    pub(crate) fn unit(&self) -> usize {
+        if self.direct { self.geometry.logical_block as usize } else { 1 }
     }
 
-    /// Writes all of `data` at `offset` with `pwrite`.
-    pub(crate) fn pwrite_all(&self, mut data: &[u8], mut offset: u64, durable: bool) -> Result<()> {
-        let mut progress = Progress::default();
-        while !data.is_empty() {
-            let result = match durable {
-                false => sys::pwrite(&self.file, data, offset),
-                true => sys::pwrite_durable(&self.file, data, offset),
-            };
-            let written = progress.step(self, "write", offset, result, data.len())?;
-            data = &data[written..];
-            offset += written as u64;
+    /// Whether a transfer may begin at this address in memory.
+    pub(crate) fn is_aligned(&self, memory: &[u8]) -> bool {
+        memory.as_ptr().addr() % self.alignment == 0
+    }
+
+    /// Reads into `buffer` at `offset` with `pread`: all of it, or up to where a short transfer leaves an address that is not
+    /// aligned. The answer is how much that is.
+    pub(crate) fn pread(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let (mut progress, mut done) = (Progress::default(), 0);
+        while done < buffer.len() && self.is_aligned(&buffer[done..]) {
+            let (rest, offset) = (&mut buffer[done..], offset + done as u64);
+            let asked = rest.len();
+            done += progress.step(self, "read", offset, sys::pread(&self.file, rest, offset), asked)?;
         }
-        Ok(())
+        Ok(done)
+    }
+
+    /// Writes `data` at `offset` with `pwrite`; as [`Target::pread`].
+    pub(crate) fn pwrite(&self, data: &[u8], offset: u64, durable: bool) -> Result<usize> {
+        let (mut progress, mut done) = (Progress::default(), 0);
+        while done < data.len() && self.is_aligned(&data[done..]) {
+            let (rest, offset) = (&data[done..], offset + done as u64);
+            let result = match durable {
+                false => sys::pwrite(&self.file, rest, offset),
+                true => sys::pwrite_durable(&self.file, rest, offset),
+            };
+            done += progress.step(self, "write", offset, result, rest.len())?;
+        }
+        Ok(done)
     }
 
     /// Returns when the data is on stable storage, and what is needed to find it again.
@@ -330,7 +383,7 @@ impl Target {
 
     /// As [`Target::flush`], for one that is counted already.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|error| self.flush_error(error))
+        sys::flush(&self.file).map_err(|error| self.flush_error(error))
     }
 
     /// The error for a flush that failed.
@@ -376,9 +429,8 @@ impl Target {
         let mut left = blocks * u64::from(self.block_size);
         let zeroes = AlignedBuffer::new(left.clamp(1, ZEROES) as usize, self.alignment)?;
         while left > 0 {
-            let length = left.min(ZEROES);
-            self.pwrite_all(&zeroes[..length as usize], offset, false)?;
-            (offset, left) = (offset + length, left - length);
+            let written = self.pwrite(&zeroes[..left.min(ZEROES) as usize], offset, false)? as u64;
+            (offset, left) = (offset + written, left - written);
         }
         Ok(())
     }
@@ -569,7 +621,7 @@ impl Steps {
 struct Progress(Setbacks);
 
 impl Progress {
-    /// How far a call got; 0 where it is to be made again.
+    /// How far a call got, as far as that is of use; 0 where it is to be made again.
     fn step(
         &mut self,
         target: &Target,
@@ -579,13 +631,9 @@ impl Progress {
         asked: usize,
     ) -> Result<usize> {
         match result {
-            Ok(0) => Err(target.end_error(operation, offset)),
             Ok(moved) => {
-                if moved < asked {
-                    count(&target.counters.short_transfers, 1);
-                }
                 self.0 = Setbacks::default();
-                Ok(moved)
+                target.account(operation, offset, moved, asked)
             }
             Err(error) if is_passing(&error) && self.0.may_try_again() => {
                 count(&target.counters.retries, 1);
@@ -617,5 +665,5 @@ impl Setbacks {
 
 /// Whether the same call may be made again at once.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy)
 }

@@ -38,8 +38,6 @@ use crate::{Unavailable, available};
 const LONGEST_PIECE: usize = 1 << 20;
 /// Smallest slot of the pool.
 const SMALLEST_SLOT: usize = 4096;
-/// O_DIRECT transfers go on at a multiple of this after a short one.
-const SECTOR: usize = 512;
 /// What it means that a ring that polls refuses a transfer.
 const NO_POLLING: &str = "the target has no queues for it";
 /// How often the kernel may give back a part that it did not begin.
@@ -77,9 +75,14 @@ pub(super) struct Uring {
 impl Uring {
     /// Makes a ring and reads through it; where that does not work, gives the target back with the reason.
     pub(super) fn new(target: Opened, options: &Options) -> Result<Self, Box<(Opened, Refusal)>> {
-        if let Err(reason) = available() {
-            return Err(Box::new((target, Refusal::Unavailable(reason))));
+        match available() {
+            Ok(()) => Self::over(target, options),
+            Err(reason) => Err(Box::new((target, Refusal::Unavailable(reason)))),
         }
+    }
+
+    /// As [`Uring::new`], where io_uring is to be had.
+    pub(super) fn over(target: Opened, options: &Options) -> Result<Self, Box<(Opened, Refusal)>> {
         let slot_size = SMALLEST_SLOT.max(target.block_size as usize);
         let slots = u32::try_from(options.pool_size / slot_size).unwrap_or(u32::MAX - 1).max(1);
         let pool = match Pool::new(slots, slot_size) {
@@ -142,7 +145,13 @@ impl Uring {
     }
 
     pub(super) fn kind(&self) -> RingKind {
-        RingKind { sqpoll: self.sqpoll, iopoll: self.polls(), of_devices: true }
+        RingKind {
+            sqpoll: self.sqpoll,
+            iopoll: self.polls(),
+            of_devices: true,
+            #[cfg(test)]
+            faults: crate::block::faults::kernel::of_thread(),
+        }
     }
 
     fn polls(&self) -> bool {
@@ -162,7 +171,8 @@ impl Uring {
             if target.block_count() == 0 {
                 return lane.with(|_| ());
             }
-            let mut block = AlignedBuffer::new(target.block_size as usize, target.alignment.max(SECTOR))?;
+            let block_size = target.block_size as usize;
+            let mut block = AlignedBuffer::new(block_size, target.alignment.max(block_size))?;
             let mut requests = [ReadRequest::new(0, &mut block)];
             let mut transfer = Transfer::new(self, &mut requests, Durability::Cached);
             transfer.drive(lane)?;
@@ -172,7 +182,7 @@ impl Uring {
             drop(transfer);
             let [request] = requests;
             match request.into_result() {
-                Some(Err(error)) if target.pread_exact(&mut block, 0).is_ok() => Err(error),
+                Some(Err(error)) if self.blocking.read(&mut block, 0).is_ok() => Err(error),
                 _ => Ok(()),
             }
         };
@@ -338,6 +348,19 @@ impl Uring {
         Ok(())
     }
 
+    /// How many leases are to be had, of how many.
+    #[cfg(test)]
+    pub(super) fn leases(&self) -> (usize, usize) {
+        let leases: Vec<_> = std::iter::from_fn(|| self.pool.lease()).collect();
+        (leases.len(), self.pool.slots() as usize)
+    }
+
+    /// Uses io_uring again, however long it was to be left alone. Whether it was.
+    #[cfg(test)]
+    pub(super) fn end_rest(&self) -> bool {
+        self.rests_until.swap(0, Ordering::Relaxed) != 0
+    }
+
     /// The longest part that can be transferred at once to or from `address`, in bytes.
     fn longest(&self, address: *mut u8) -> usize {
         let is_aligned = address.addr() % self.blocking.target.alignment == 0;
@@ -406,11 +429,6 @@ impl Lane<'_> {
 /// Whether a piece has ended and can be taken.
 fn any_done(core: &Core, pieces: &[Piece]) -> bool {
     pieces.iter().any(|piece| core.is_done(piece.ticket))
-}
-
-/// Whether the kernel did not carry out what it can carry out when it is asked again.
-fn is_given_back(errno: i32) -> bool {
-    matches!(errno, libc::ECANCELED | libc::EINTR | libc::EAGAIN)
 }
 
 /// A signal came while nothing was submitted. However many come, the wait goes on.
@@ -607,26 +625,8 @@ impl<'a, R: Request> Transfer<'a, R> {
         let target = &self.device.blocking.target;
         let request = &mut self.requests[part.request];
         let offset = request.first_block() * u64::from(target.block_size) + part.position as u64;
-        let moved = match usize::try_from(finished.result) {
-            Ok(moved) => moved,
-            Err(_) => {
-                count(&target.counters.retries, u64::from(is_given_back(-finished.result)));
-                match -finished.result {
-                    // Withdrawn; or the thread that submitted it for others has ended; or the kernel may have no thread for
-                    // what it can't do at once, and will give it back the next time as well.
-                    libc::ECANCELED if part.tries < MOST_TRIES => {
-                        self.again.push(Part { tries: part.tries + 1, ..part });
-                    }
-                    libc::ECANCELED => self.by_hand.push(part),
-                    libc::EINTR | libc::EAGAIN if self.setbacks.may_try_again() => self.again.push(part),
-                    libc::EOPNOTSUPP if self.device.polls() => {
-                        self.again.push(part);
-                        self.polling_refused = true;
-                    }
-                    errno => request.set_result(Err(target.transfer_error(R::NAME, offset, errno))),
-                }
-                return;
-            }
+        let Ok(moved) = usize::try_from(finished.result) else {
+            return self.finish_failed(part, -finished.result);
         };
         if let (Held::Lease(buf), true) = (&finished.held, R::IS_READ) {
             // SAFETY: the part lies within its request, which reads, so that its memory may be written; a lease overlaps
@@ -639,20 +639,43 @@ impl<'a, R: Request> Transfer<'a, R> {
         if moved >= part.length {
             return;
         }
-        count(&target.counters.short_transfers, 1);
-        let kept = if target.direct { moved - moved % SECTOR } else { moved };
-        if kept == 0 {
-            request.set_result(Err(target.end_error(R::NAME, offset)));
-        } else {
-            // What is left may be less aligned than the whole was.
-            let (mut position, end) = (part.position + kept, part.position + part.length);
-            while position < end {
-                let longest = self.device.longest(request.address().wrapping_add(position));
-                let length = longest.min(end - position);
-                self.again.push(Part { position, length, ..part });
-                position += length;
+        match target.account(R::NAME, offset, moved, part.length) {
+            Err(error) => request.set_result(Err(error)),
+            Ok(kept) => {
+                // What is left may be less aligned than the whole was.
+                let (mut position, end) = (part.position + kept, part.position + part.length);
+                while position < end {
+                    let longest = self.device.longest(request.address().wrapping_add(position));
+                    let length = longest.min(end - position);
+                    self.again.push(Part { position, length, ..part });
+                    position += length;
+                }
             }
         }
+    }
+
+    /// Accounts for a piece that the kernel did not carry out.
+    #[cold]
+    fn finish_failed(&mut self, part: Part, errno: i32) {
+        let target = &self.device.blocking.target;
+        match errno {
+            // Withdrawn; or the thread that submitted it for others has ended; or the kernel may have no thread for what it
+            // can't do at once, and will give it back the next time as well.
+            libc::ECANCELED if part.tries < MOST_TRIES => self.again.push(Part { tries: part.tries + 1, ..part }),
+            libc::ECANCELED => self.by_hand.push(part),
+            libc::EINTR | libc::EAGAIN | libc::EBUSY if self.setbacks.may_try_again() => self.again.push(part),
+            libc::EOPNOTSUPP if self.device.polls() => {
+                self.again.push(part);
+                self.polling_refused = true;
+                return;
+            }
+            errno => {
+                let request = &mut self.requests[part.request];
+                let offset = request.first_block() * u64::from(target.block_size) + part.position as u64;
+                return request.set_result(Err(target.transfer_error(R::NAME, offset, errno)));
+            }
+        }
+        count(&target.counters.retries, 1);
     }
 
     /// After the ring failed: takes back what the kernel has not seen, and waits for the end of the rest.

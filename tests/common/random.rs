@@ -72,6 +72,17 @@ pub fn run_one(program: impl FnOnce(Random)) {
     SEED.set(None);
 }
 
+/// Has a thread of its own do a part of the program that this one runs.
+pub fn in_thread<R: Send>(part: impl FnOnce() -> R + Send) -> R {
+    let seed = SEED.get();
+    let in_thread = || {
+        SEED.set(seed);
+        part()
+    };
+    let ended = std::thread::scope(|scope| scope.spawn(in_thread).join());
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 fn from_clock() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     now.as_nanos() as u64

@@ -283,7 +283,7 @@ fn what_is_done_is_counted_and_what_has_ended_is_not_in_flight() {
 
         // Short by nature: the file ends in the middle.
         std::fs::File::options().write(true).open(&path).unwrap().set_len(4 * 4096).unwrap();
-        device.read_run(0, &mut vec![0; 8 * 4096]).unwrap_err();
+        device.read_run(0, &mut device.aligned_buffer(8 * 4096).unwrap()).unwrap_err();
         let stats = device.stats();
         assert!(stats.short_transfers >= 1, "{backend}: {stats:?}");
         assert_eq!(stats.in_flight, 0);
