@@ -409,7 +409,8 @@ impl Lane<'_> {
                 Ok(())
             }
             Lane::Shared(ring) => {
-                ring.with(Core::submit)??;
+                // Where only others' entries were taken, nobody else may come to submit ours.
+                while !ring.with(|core| core.submit().map(|_| core.queues().is_consumed()))?? {}
                 ring.wait_until(|core| any_done(core, pieces))
             }
         }

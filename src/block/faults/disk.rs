@@ -30,6 +30,9 @@ pub(super) enum Fault {
 /// What a kernel answers that can do it when it is asked again.
 pub(super) const PASSING: [i32; 3] = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
 
+/// What a read that fails may leave in memory.
+pub(super) const RUBBISH: u8 = 0xee;
+
 /// What a disk is like.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Nature {
@@ -122,10 +125,10 @@ impl State {
     }
 }
 
-/// How much is to be moved, and whether the rest becomes something else.
+/// What is to become of a transfer.
 struct Fate {
     result: Result<usize, i32>,
-    /// Of each unit: whether it is moved all the same.
+    /// Though it fails, some sectors are written, or memory is.
     scribbles: bool,
     random: Random,
 }
@@ -242,7 +245,7 @@ impl Disk {
     /// Reads to memory, which nobody else uses meanwhile.
     pub(super) fn read(&self, memory: *mut u8, length: usize, offset: u64, on_ring: bool) -> Result<usize, i32> {
         let state = &mut *self.state();
-        let mut fate = self.fate(state, true, on_ring, memory.addr(), length, offset);
+        let fate = self.fate(state, true, on_ring, memory.addr(), length, offset);
         let moved = fate.result.unwrap_or(0);
         // SAFETY: `length` bytes that the caller has lent.
         let memory = unsafe { std::slice::from_raw_parts_mut(memory, length) };
@@ -250,8 +253,7 @@ impl Disk {
             memory[..moved].copy_from_slice(&state.contents[offset as usize..][..moved]);
         }
         if fate.scribbles {
-            let rubbish = fate.random.next() as u8;
-            memory.iter_mut().for_each(|byte| *byte = rubbish);
+            memory.fill(RUBBISH);
         }
         fate.result
     }

@@ -47,6 +47,11 @@ pub(super) fn enter(rings: Rings) {
     RINGS.set(Some(rings));
 }
 
+/// What the rings are on that this thread sets up, where that is in memory.
+pub(super) fn entered() -> Option<Rings> {
+    RINGS.get()
+}
+
 /// The number of [`Rings`]; 0 where they are liburing's.
 pub(crate) fn of_thread() -> u32 {
     RINGS.get().map_or(0, |rings| rings.number)
