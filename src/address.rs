@@ -60,7 +60,7 @@ impl SocketAddress {
         let bytes = path.as_os_str().as_bytes();
         if bytes.is_empty() || bytes.contains(&0) || bytes.len() >= address.sun_path.len() {
             let most = address.sun_path.len() - 1;
-            let message = format!("{} is no path of a socket; use 1 to {most} bytes", path.display());
+            let message = format!("{path:?} is no path of a socket; use 1 to {most} bytes");
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         address.sun_family = libc::AF_UNIX as libc::sa_family_t;

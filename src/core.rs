@@ -849,6 +849,17 @@ impl<B, E: Entries> Core<B, E> {
         }
     }
 
+    /// Asks the kernel to end everything that is in flight, and takes what ends at once.
+    pub(crate) fn ask_all_to_end(&mut self) {
+        if !self.queues.cancel_all() {
+            self.cancel_each();
+            // What it can't be asked for now it is not asked for.
+            let _ = self.submit();
+        }
+        self.flush_completions();
+        self.reap();
+    }
+
     /// Cancels and waits for what is in flight, for as long as a ring that is dropped may.
     fn drain(&mut self) {
         let limit = match self.drop_limit {
@@ -857,9 +868,7 @@ impl<B, E: Entries> Core<B, E> {
             None => return,
         };
         if self.table.in_flight() != 0 && !limit.is_zero() {
-            if !self.queues.cancel_all() {
-                self.cancel_each();
-            }
+            self.ask_all_to_end();
             // What it does not wait for is left to the kernel.
             let _ = self.wait_for_all(limit);
         }

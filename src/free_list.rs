@@ -4,6 +4,8 @@
 //! put back. A thread that looked at the top and was slow finds another count, even where the same slot is on top again with
 //! another one below.
 
+use std::collections::TryReserveError;
+
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// End of a list; never a slot.
@@ -19,10 +21,17 @@ pub(crate) struct FreeList {
 
 impl FreeList {
     /// With all slots below `slots` on it.
-    pub(crate) fn full(slots: u32) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// There is no memory.
+    pub(crate) fn full(slots: u32) -> Result<Self, TryReserveError> {
         let next = |slot: u32| if slot + 1 == slots { NO_SLOT } else { slot + 1 };
         let first = if slots == 0 { NO_SLOT } else { 0 };
-        Self { top: AtomicU64::new(first.into()), next: (0..slots).map(|slot| AtomicU32::new(next(slot))).collect() }
+        let mut list = Vec::new();
+        list.try_reserve_exact(slots as usize)?;
+        list.extend((0..slots).map(|slot| AtomicU32::new(next(slot))));
+        Ok(Self { top: AtomicU64::new(first.into()), next: list.into_boxed_slice() })
     }
 
     /// For the slots below `slots`, with none on it.
@@ -140,7 +149,7 @@ mod tests {
     #[test]
     fn loom_a_slot_has_one_owner() {
         crate::sync::model(3, || {
-            let slots = Slots::<2>::new(FreeList::full(2));
+            let slots = Slots::<2>::new(FreeList::full(2).unwrap());
             let other = Arc::clone(&slots);
             let thread = loom::thread::spawn(move || {
                 other.lease_and_give_back();
@@ -157,7 +166,7 @@ mod tests {
     #[test]
     fn loom_a_slot_that_was_on_top_before_is_another() {
         crate::sync::model(3, || {
-            let slots = Slots::<3>::new(FreeList::full(3));
+            let slots = Slots::<3>::new(FreeList::full(3).unwrap());
             let other = Arc::clone(&slots);
             let thread = loom::thread::spawn(move || {
                 // Another order than before: the first is on top again, and the second is leased.

@@ -26,7 +26,8 @@ use crate::table::{Held, NO_FILE, Outcome, Ticket};
 
 /// What an operation can be on: a file that is registered on the ring, or a descriptor that the operation keeps open.
 ///
-/// Implemented for [`FixedFile`], which costs least, and for `Arc<OwnedFd>`.
+/// Implemented for [`FixedFile`], which costs least, and for `Arc<OwnedFd>`: `Arc::new(OwnedFd::from(file))` makes one of a
+/// [`File`](std::fs::File), a socket or the like.
 pub trait FileRef: to_target::ToTarget {}
 
 impl FileRef for FixedFile {}

@@ -105,29 +105,34 @@ impl Pool {
         let mapping = Mapping::new(length)
             .map_err(|error| Error::from_io(error, format_args!("map a pool of {length} bytes")))?;
         let slots_per_chunk = (LARGEST_CHUNK / slot_size) as u64;
+        let no_memory = |_| Error::new(ErrorKind::Full, format!("no memory for the descriptions of {slots} slots"));
+        let mut descriptions = Vec::new();
+        descriptions.try_reserve_exact(slots as usize).map_err(no_memory)?;
+        let free = FreeList::full(slots).map_err(no_memory)?;
         Ok(Self {
             memory: Arc::new_cyclic(|memory| PoolMemory {
-                descriptions: (0..slots)
-                    .map(|index| Slot {
+                descriptions: {
+                    descriptions.extend((0..slots).map(|index| Slot {
                         memory: memory.as_ptr(),
                         // SAFETY: `index` is below `slots`, so that the result lies inside of the mapping.
                         address: unsafe { mapping.start().add(index as usize * slot_size) },
                         size: slot_size as u32,
                         index,
                         chunk: index >> slots_per_chunk.ilog2(),
-                    })
-                    .collect(),
+                    }));
+                    descriptions.into_boxed_slice()
+                },
                 mapping,
                 slot_size,
                 slots,
                 chunk_shift: slots_per_chunk.ilog2(),
-                free: FreeList::full(slots),
+                free,
             }),
             handles: Arc::new(()),
         })
     }
 
-    /// Takes a slot; `None` when none is free now.
+    /// Takes a slot; `None` when none is free now: drop a lease, or take completions, whose operations have the others.
     #[must_use]
     pub fn lease(&self) -> Option<Buf> {
         let slot = self.memory.free.pop()?;

@@ -175,7 +175,12 @@ impl<E: Entries> Queues<E> {
         let mut end = head;
         while end != sq.sqe_tail {
             // SAFETY: masked to the array; the entry is complete, since only complete entries are behind the tail.
-            withdrawn(unsafe { (*sq.sqes.add(entry(end))).user_data });
+            let user_data = unsafe { (*sq.sqes.add(entry(end))).user_data };
+            if is_raw(user_data) {
+                self.ring.state.end_raw();
+            } else {
+                withdrawn(user_data);
+            }
             let is_linked = self.links(end);
             end = end.wrapping_add(1);
             if !is_linked {

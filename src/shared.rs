@@ -15,7 +15,7 @@ use crate::leader::{Led, Locked, Source, forked};
 use crate::operations::{FileRef, Operations, Seal, Starter};
 use crate::pool::{Buf, Pool};
 use crate::raw_ring::{is_passing, wait_for_one};
-use crate::rejected::Rejected;
+use crate::rejected::{RejectReason, Rejected};
 use crate::table::{NoBuffers, Ticket};
 
 /// A ring whose methods take `&self` and may be called from any thread.
@@ -27,6 +27,9 @@ use crate::table::{NoBuffers, Ticket};
 ///
 /// To the kernel an operation is of the thread that submitted it: one that waits for something, such as a receive, ends with
 /// ECANCELED when that thread ends. Start it again, or let threads submit that last.
+///
+/// Scopes, chains, operations that report more than once, and buffers that the kernel picks are on [`crate::Ring`] alone: their
+/// completions would be anybody's.
 ///
 /// ```
 /// use sysuring::{Pool, Ring};
@@ -161,7 +164,20 @@ impl SharedRing {
         self.with(Core::submit)?
     }
 
-    /// Waits until an operation that was submitted has ended.
+    /// Asks the kernel to end an operation early; see [`crate::Ring::cancel`]. It is asked at the next submit.
+    ///
+    /// # Errors
+    ///
+    /// See [`RejectReason`](crate::RejectReason).
+    #[doc(alias("io_uring_prep_cancel", "IORING_OP_ASYNC_CANCEL"))]
+    pub fn cancel(&self, ticket: Ticket) -> Result<(), Rejected<()>> {
+        let rejected = |reason| Rejected::new(reason, ());
+        let mut core = self.0.lock().ok_or_else(|| rejected(RejectReason::Forked))?;
+        core.cancel(ticket).map_err(rejected)
+    }
+
+    /// Waits until an operation that was submitted has ended; [`SharedRing::cancel`], from another thread, ends one that waits for
+    /// something that never comes.
     ///
     /// # Errors
     ///

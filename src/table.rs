@@ -727,8 +727,20 @@ fn settle<B>(outcome: Outcome, result: i32, held: &mut Held<B>) -> Option<OwnedF
 impl<B> Drop for Table<B> {
     fn drop(&mut self) {
         self.abandon_in_flight();
-        // What ended and was not asked for gives up what it held.
-        while let Some(finished) = self.take_oldest() {
+        // Where dropping one unwinds the others are dropped all the same, as those of a vector are.
+        let rest = Unasked(self);
+        while let Some(finished) = rest.0.take_oldest() {
+            drop(finished);
+        }
+    }
+}
+
+/// What ended and was not asked for: gives up what it held.
+struct Unasked<'a, B>(&'a mut Table<B>);
+
+impl<B> Drop for Unasked<'_, B> {
+    fn drop(&mut self) {
+        while let Some(finished) = self.0.take_oldest() {
             drop(finished);
         }
     }

@@ -244,7 +244,7 @@ pub struct ThreadRings;
 
 impl ThreadRings {
     /// Works on this thread's ring. Where there is none it is made, with at least `entries` submission queue entries; one that
-    /// is there is used as it is, since somebody else's files, pools and operations may be on it.
+    /// is there is used as it is, however few it has, since somebody else's files, pools and operations may be on it.
     ///
     /// # Errors
     ///

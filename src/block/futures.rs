@@ -68,7 +68,7 @@ impl Device {
     /// Reads as many blocks from `block` on as the buffer holds, and gives the buffer back.
     ///
     /// On io_uring all devices of the process share a ring for this, and the future is woken by a thread of the library;
-    /// where a runtime has one thread, a [`Reactor`](crate::block::Reactor) makes it cheaper. On `pread`/`pwrite` the device's
+    /// where a runtime has one thread, a [`Reactor`] makes it cheaper. On `pread`/`pwrite` the device's
     /// threads carry it out. Where as many transfers are in flight as there is room for, it waits for its turn.
     ///
     /// # Errors

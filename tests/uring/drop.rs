@@ -6,10 +6,12 @@
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sysuring::{Completion, ErrorKind, FixedFile, Operations as _, Pool, Ring};
+use sysuring::{Completion, ErrorKind, FixedFile, Operations as _, Pool, Ring, StableBuf};
 
 use crate::common::{self, PausedChild};
 
@@ -192,4 +194,41 @@ fn a_ring_dropped_by_a_panic_lets_nothing_be_overwritten() {
     assert!(panicked.is_err());
     assert!(pool.lease().is_none(), "the slot in flight is not given out again");
     writer.write_all(b"x").unwrap();
+}
+
+/// Counts those that are dropped; one of them unwinds.
+#[derive(Debug)]
+struct Loud {
+    bytes: Vec<u8>,
+    dropped: Arc<AtomicUsize>,
+    unwinds: bool,
+}
+
+// SAFETY: that of the vector.
+unsafe impl StableBuf for Loud {
+    fn memory(&mut self) -> (NonNull<u8>, usize) {
+        self.bytes.memory()
+    }
+}
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.unwinds, "on purpose");
+    }
+}
+
+#[test]
+fn a_buffer_whose_drop_unwinds_leaks_no_other() {
+    let Some(_) = common::ring(1) else { return };
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let mut ring = Ring::builder(8).build_owned().unwrap();
+    let file = ring.register_file(&std::fs::File::open("/dev/zero").unwrap()).unwrap();
+    for unwinds in [false, true, false, false] {
+        ring.read_owned(&file, Loud { bytes: vec![1; 64], dropped: Arc::clone(&dropped), unwinds }, 0).unwrap();
+    }
+    ring.submit_and_wait(4).unwrap();
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(ring)));
+    assert!(unwound.is_err());
+    assert_eq!(dropped.load(Ordering::Relaxed), 4);
 }

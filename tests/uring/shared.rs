@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sysuring::{ErrorKind, FixedFile, Operations as _, Pool, RejectReason, Ring, SharedRing, Ticket};
@@ -211,4 +213,27 @@ fn random_threads_share_a_ring() {
         assert_eq!(leases.len(), 32, "all leases are back");
         4 * steps as u64
     });
+}
+
+#[test]
+fn what_never_comes_can_be_cancelled_by_another_thread() {
+    let Some(_) = common::ring(1) else { return };
+    let ring = Ring::builder(8).build_shared().unwrap();
+    let (reader, _writer) = common::pipe();
+    let reader = Arc::new(OwnedFd::from(reader));
+    let pool = Pool::new(1, 64).unwrap();
+    let ticket = ring.read(&reader, pool.lease().unwrap(), 64, u64::MAX).unwrap();
+    ring.submit().unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ring.wait(ticket).unwrap().raw_result());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        ring.cancel(ticket).unwrap();
+        ring.submit().unwrap();
+        let result = waiting.join().unwrap();
+        assert!([-libc::ECANCELED, -libc::EINTR].contains(&result), "{result}");
+    });
+    // One that has ended is no error, nor is its cancel's end anybody's.
+    ring.cancel(ticket).unwrap();
+    ring.submit().unwrap();
+    assert_eq!(pool.lease().map(|buf| buf.len()), Some(64));
 }

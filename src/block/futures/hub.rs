@@ -601,15 +601,19 @@ impl Hub {
         if submitted.is_err() {
             std::thread::sleep(Duration::from_millis(1));
         } else if !is_over {
-            // What keeps it from waiting passes, or is seen when the ring is looked at.
-            if wait_for_one(descriptor).is_err() {
-                std::thread::sleep(Duration::from_micros(100));
-            }
+            let waited = wait_for_one(descriptor).map_err(|error| Error::from_io(error, "wait for completions"));
             let mut after = Aftermath::new();
             if let Some(mut state) = self.lock() {
+                if let (Err(error), Some(core)) = (&waited, &mut state.core) {
+                    // That completions were lost is told once.
+                    core.failed_to_wait(error);
+                }
                 state.reap(&mut after);
             }
             self.settle(after);
+            if waited.is_err_and(|error| error.raw_os_error() != Some(libc::EINTR)) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
         }
         true
     }

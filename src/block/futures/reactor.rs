@@ -49,20 +49,36 @@ pub(super) fn of_thread() -> Option<Arc<Hub>> {
 ///
 /// With tokio:
 ///
-/// ```no_run
-/// # /*
-/// let reactor = Reactor::new()?;
-/// // SAFETY: the descriptor is the reactor's, which outlives this.
-/// let descriptor = unsafe { AsyncFd::register_with_interest(reactor.completion_fd(), Interest::READABLE)? };
-/// let readable = || async {
-///     descriptor.readable().await?.clear_ready();
+/// ```
+/// use sysuring::block::{self, BlockDevice, Options, Reactor};
+/// use tokio::io::{Interest, unix::AsyncFd};
+///
+/// async fn application(device: &block::Device) -> Result<(), Box<dyn std::error::Error>> {
+///     let buffer = device.aligned_buffer(4096)?;
+///     device.read_async(0, buffer).await?;
 ///     Ok(())
-/// };
-/// tokio::select! {
-///     gone = reactor.run(readable) => gone.map(drop)?,
-///     done = application(&device) => done,
 /// }
-/// # */
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # if sysuring::available().is_err() { return Ok(()) }
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("disk.img");
+/// let device = block::open(&path, &Options::new().create(1 << 20))?;
+/// let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+/// runtime.block_on(async {
+///     let reactor = Reactor::new()?;
+///     // SAFETY: the descriptor is the reactor's, which outlives this.
+///     let descriptor = unsafe { AsyncFd::register_with_interest(reactor.completion_fd(), Interest::READABLE) }?;
+///     let readable = || async {
+///         descriptor.readable().await?.clear_ready();
+///         Ok(())
+///     };
+///     tokio::select! {
+///         gone = reactor.run(readable) => Ok(gone.map(drop)?),
+///         done = application(&device) => done,
+///     }
+/// })
+/// # }
 /// ```
 ///
 /// An event loop calls [`Reactor::turn`] when the descriptor was written to, and when the waker that it gave was woken.
