@@ -416,11 +416,15 @@ impl Lane<'_> {
         }
     }
 
-    /// Takes completions from a ring that can't be entered.
+    /// Takes completions from a ring that may be one that can't be entered.
     #[cold]
     fn look(&mut self, pieces: &[Piece]) {
         match self {
-            Lane::Own(core) => core.reap(),
+            Lane::Own(core) => {
+                // One call that failed need not mean that all do, and the kernel may post nothing unless it is entered.
+                core.flush_completions();
+                core.reap();
+            }
             // Another thread may be able to wait for us; where none can, this looks at the queue all the same.
             Lane::Shared(ring) => drop(ring.wait_until(|core| any_done(core, pieces))),
         }

@@ -75,6 +75,8 @@ pub(crate) struct Kernel {
     random: Random,
     rings: Rings,
     cq_entries: u32,
+    /// Completions are posted only while the ring is entered to wait for them.
+    is_deferred: bool,
     taken: Vec<Taken>,
     /// Ended, and posted when somebody asks.
     late: Vec<(u64, i32)>,
@@ -104,6 +106,7 @@ pub(crate) fn set_up(entries: u32, ring: &mut sys::io_uring, params: &mut sys::i
         random,
         rings,
         cq_entries: params.cq_entries,
+        is_deferred: params.flags & sys::IORING_SETUP_DEFER_TASKRUN != 0,
         taken: Vec::new(),
         late: Vec::new(),
         buffers: Vec::new(),
@@ -155,10 +158,13 @@ impl Kernel {
         (once_in(submits), once_in(breaks))
     }
 
-    /// It is over: what is on its way ends, and what is not will be taken back.
+    /// Fails for good. What is on its way ends all the same; whether that is to be seen before somebody asks depends on the
+    /// ring.
     fn break_down(&mut self) -> c_int {
         while self.end_one() {}
-        self.post_late();
+        if !self.is_deferred {
+            self.post_late();
+        }
         -self.random.pick(&[libc::ENOMEM, libc::EPERM, libc::ENXIO])
     }
 
@@ -281,10 +287,18 @@ impl Kernel {
         };
         let result = result.map_or_else(|errno| -errno, |moved| moved as i32);
         self.late.push((taken.user_data, result));
-        if self.random.once_in(2) {
+        self.set_flags();
+        if !self.is_deferred && self.random.once_in(2) {
             self.post_late();
         }
         true
+    }
+
+    /// Tells that there are completions which only whoever enters will see.
+    fn set_flags(&mut self) {
+        let flags = if self.late.is_empty() { 0 } else { sys::IORING_SQ_TASKRUN };
+        // SAFETY: shared with who has the ring, which calls this.
+        unsafe { (*self.memory.shared).sq_flags = flags };
     }
 
     fn post_late(&mut self) {
@@ -295,6 +309,7 @@ impl Kernel {
             // SAFETY: there is room, and who has the ring calls this.
             unsafe { self.memory.post(user_data, result, 0) };
         }
+        self.set_flags();
     }
 
     // ---- registering
