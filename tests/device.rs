@@ -9,10 +9,10 @@
 //! | buffers are registered on one ring and used on all | `uring::threads::more_threads_than_rings_read_and_write_one_device` |
 //! | that buffers could not be registered is ignored | `ladder::no_locked_memory_is_buffers_that_are_not_registered` |
 //! | numbers and layouts of the interface are wrong, or of one architecture | `every_block_size_works_buffered_and_direct`, `odd_options_work_or_are_reported`; the bindings' own tests |
-//! | a short transfer is taken for a whole one: stale data, lost writes | `a_truncated_target_is_an_error_and_no_stale_data` |
-//! | completions are not told apart: after an error others get what was left over | `defects::after_an_error_in_a_batch_every_answer_is_its_own` |
-//! | a signal is a failure, with transfers in flight | `defects::signals_end_no_transfer` |
-//! | a full queue or a short submit leaves entries for later | `odd_options_work_or_are_reported` (queues of 1 and 4096) |
+//! | a short transfer is taken for a whole one: stale data, lost writes | `a_truncated_target_is_an_error_and_no_stale_data`; `src/block/faults` |
+//! | completions are not told apart: after an error others get what was left over | `defects::after_an_error_in_a_batch_every_answer_is_its_own`; `src/block/faults` |
+//! | a signal is a failure, with transfers in flight | `defects::signals_end_no_transfer`, `faults::a_storm_of_signals_ends_nothing_on_own_rings_and_shared_ones` |
+//! | a full queue or a short submit leaves entries for later | `odd_options_work_or_are_reported` (queues of 1 and 4096), `kill`; `src/block/faults` |
 //! | a batch longer than the queue waits for itself; two wait for each other | `blocks_runs_and_batches_round_trip`, `defects::threads_share_a_device_whatever_its_backend` |
 //! | batches are not checked, or only afterwards | `mistakes_are_told_and_lose_nothing` |
 //! | a flush does nothing | `operations::flush_fua_and_barrier_reach_the_disk_and_a_write_alone_does_not` |
@@ -35,6 +35,8 @@
 
 #[cfg(target_os = "linux")]
 mod defects;
+#[cfg(target_os = "linux")]
+mod faults;
 #[cfg(target_os = "linux")]
 mod futures;
 #[cfg(target_os = "linux")]

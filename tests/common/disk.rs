@@ -13,6 +13,7 @@ pub struct Loop {
     pub path: PathBuf,
     /// The file below.
     pub file: PathBuf,
+    is_attached: bool,
     _directory: TempDir,
 }
 
@@ -38,7 +39,7 @@ impl Loop {
         match output {
             Ok(output) if output.status.success() => {
                 let path = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
-                Some(Self { path, file, _directory: directory })
+                Some(Self { path, file, is_attached: true, _directory: directory })
             }
             Ok(output) => {
                 let why = String::from_utf8_lossy(&output.stderr);
@@ -54,6 +55,18 @@ impl Loop {
 
     fn folder(&self) -> PathBuf {
         Path::new("/sys/block").join(self.path.file_name().unwrap())
+    }
+
+    /// Takes it away: the kernel does so at once, or when nobody has it open any more.
+    pub fn detach(&mut self) {
+        self.is_attached = false;
+        let status = Command::new("losetup").arg("--detach").arg(&self.path).status();
+        assert!(status.unwrap().success(), "{} can't be detached", self.path.display());
+    }
+
+    /// Gives it the size that the file below has now.
+    pub fn follow_file(&self) {
+        assert!(Command::new("losetup").arg("--set-capacity").arg(&self.path).status().unwrap().success());
     }
 
     /// How many flushes the disk has got.
@@ -84,9 +97,49 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        if !self.is_attached {
+            return;
+        }
         let detached = Command::new("losetup").arg("--detach").arg(&self.path).status();
         if !detached.is_ok_and(|status| status.success()) && !std::thread::panicking() {
             panic!("{} can't be detached", self.path.display());
+        }
+    }
+}
+
+/// A file system in a directory, unmounted when it is dropped.
+pub struct Mount {
+    pub path: PathBuf,
+    _directory: TempDir,
+}
+
+impl Mount {
+    /// What `mount` does with these words and a directory; a visible skip where it can't.
+    #[track_caller]
+    pub fn new(words: &[&str]) -> Option<Self> {
+        let directory = super::directory();
+        let path = directory.path().join("mounted");
+        std::fs::create_dir(&path).unwrap();
+        let output = Command::new("mount").args(words).arg(&path).output();
+        match output {
+            Ok(output) if output.status.success() => Some(Self { path, _directory: directory }),
+            Ok(output) => {
+                super::skip(format_args!("mount {words:?}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+                None
+            }
+            Err(error) => {
+                super::skip(format_args!("mount: {error}"));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(&self.path).status();
+        if !unmounted.is_ok_and(|status| status.success()) && !std::thread::panicking() {
+            panic!("{} can't be unmounted", self.path.display());
         }
     }
 }
