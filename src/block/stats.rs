@@ -25,7 +25,7 @@ pub struct Stats {
     pub in_flight: u64,
     /// Requests that failed.
     pub failures: u64,
-    /// Transfers that were tried again: EINTR, EAGAIN, or given back by the kernel.
+    /// Transfers that were tried again: EINTR, EAGAIN, EBUSY, or given back by the kernel.
     pub retries: u64,
     /// Transfers that the kernel carried out in part; the rest was asked for again.
     pub short_transfers: u64,
