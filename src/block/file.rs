@@ -61,15 +61,16 @@ impl Blocking {
                 // have.
                 let request = unsafe { &mut *list.0.add(index) };
                 if request.result().is_none() {
-                    let result = self.one(request, durable);
+                    let offset = request.first_block() * u64::from(self.target.block_size);
+                    let result = self.one(request, offset, durable);
                     request.set_result(result);
                 }
             }
         });
     }
 
-    fn one<R: Request>(&self, request: &mut R, durable: bool) -> Result<()> {
-        let offset = request.first_block() * u64::from(self.target.block_size);
+    #[inline]
+    pub(super) fn one<R: Request>(&self, request: &R, offset: u64, durable: bool) -> Result<()> {
         let (address, length) = (request.address(), request.len());
         if R::IS_READ {
             // SAFETY: a request that reads gives memory that may be written through; `request` is borrowed exclusively.

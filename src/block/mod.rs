@@ -369,11 +369,25 @@ impl Device {
         }
     }
 
+    /// Checks one request, carries it out, and counts: as [`Device::run`], with nothing that is for batches only.
+    #[inline]
     fn one<R: Request + Send>(&self, request: R, durability: Durability) -> Result<()> {
-        let mut requests = [request];
-        self.run(&mut requests, durability);
-        let [request] = requests;
-        request.into_result().expect("a run gives every request its result")
+        let target = self.target();
+        let (block, length) = (request.first_block(), request.len());
+        let action = if R::IS_READ { Action::Read } else { Action::Write };
+        let since = target.begin();
+        target.counters.start(action, length);
+        let checked = if R::IS_READ { Ok(()) } else { target.check_writable(R::NAME, block) };
+        let result = checked.and_then(|()| target.check(R::NAME, block, length)).and_then(|offset| match &*self.0 {
+            Picked::File(blocking, _) => blocking.one(&request, offset, durability == Durability::Fua),
+            #[cfg(uring)]
+            Picked::Uring(uring) => uring.one(request, offset, durability),
+        });
+        target.end(action, since);
+        if result.is_err() {
+            count(&target.counters.failures, 1);
+        }
+        result
     }
 
     /// Carries out requests on consecutive blocks, as one.

@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
 use crate::raw_ring::is_passing;
 use crate::shared::SharedRing;
-use crate::table::{Finished, Held, Ticket};
+use crate::table::{Held, Ticket};
 use crate::thread_rings::{PoolGivenUp, Refused, RingKind, ThreadRings};
 use crate::{Unavailable, available};
 
@@ -290,6 +290,93 @@ impl Uring {
                 Ok(AlignedBuffer::of_lease(buf, bytes, Some(Arc::clone(&self.lent))))
             }
             None => AlignedBuffer::new(bytes, self.blocking.target.alignment),
+        }
+    }
+
+    /// Carries out one request. What is aligned and short enough, as nearly all are, takes a short way: one entry on the thread's
+    /// own ring. Whatever is out of the ordinary then goes on as any transfer does.
+    #[inline]
+    pub(super) fn one<R: Request>(&self, mut request: R, offset: u64, durability: Durability) -> Result<()> {
+        let is_short = request.len() <= self.longest(request.address()).min(LONGEST_PIECE);
+        if is_short && request.address().addr() % self.blocking.target.alignment == 0 && !self.is_resting() {
+            let done = ThreadRings::with_kind(self.kind(), self.blocking.target.queue_depth, |ring| {
+                self.one_on(ring.core(), &mut request, offset, durability)
+            });
+            if let Ok(true) = done {
+                return Ok(());
+            }
+        }
+        self.one_anyhow(request, durability)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn one_anyhow<R: Request>(&self, mut request: R, durability: Durability) -> Result<()> {
+        if request.result().is_none() {
+            self.run(std::slice::from_mut(&mut request), durability);
+        }
+        request.into_result().expect("a run gives every request its result")
+    }
+
+    /// Whether it is done; where it is not, nothing is in flight, and the request has a result or is to be carried out anew.
+    fn one_on<R: Request>(&self, core: &mut Core, request: &mut R, offset: u64, durability: Durability) -> bool {
+        let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
+        if core.check_usable().is_err() || !is_registered && !self.unregistered.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (memory, length) = (request.address(), request.len());
+        let chunk = self.pool.memory.chunk_of(memory, length);
+        let operation = self.operation::<R>(core, memory, chunk, length, offset, durability);
+        let descriptor = Target::descriptor(self.blocking.target.file.as_raw_fd());
+        let Ok(ticket) = core.start(descriptor, operation, Held::Borrowed) else { return false };
+        let ended = if core.submit_and_wait(1).is_ok() { core.take_borrowed(ticket) } else { None };
+        // All of it, at once.
+        ended == Some(length as i32) || self.finish_one(core, request, ticket, ended, durability)
+    }
+
+    /// Waits for a request that was started, and goes on with what is left of it.
+    #[cold]
+    #[inline(never)]
+    fn finish_one<R: Request>(
+        &self,
+        core: &mut Core,
+        request: &mut R,
+        ticket: Ticket,
+        ended: Option<i32>,
+        durability: Durability,
+    ) -> bool {
+        let part = Part { request: 0, position: 0, length: request.len(), tries: 0 };
+        let mut transfer = Transfer::new(self, std::slice::from_mut(request), durability);
+        transfer.next_request();
+        match ended {
+            Some(result) => transfer.finish(part, result, &Held::Borrowed),
+            None => transfer.pieces.push(Piece { ticket, part }),
+        }
+        let driven = transfer.drive(&mut Lane::Own(core));
+        let is_over = driven.is_ok() && transfer.by_hand.is_empty() && !transfer.polling_refused;
+        drop(transfer);
+        is_over && request.result().is_none()
+    }
+
+    /// The entry of a transfer; `chunk` is that of the pool which the memory is in.
+    #[inline]
+    fn operation<R: Request>(
+        &self,
+        core: &Core,
+        memory: *mut u8,
+        chunk: Option<u32>,
+        length: usize,
+        offset: u64,
+        durability: Durability,
+    ) -> Operation {
+        let buffer = chunk.and_then(|chunk| core.buffer_of(Arc::as_ptr(&self.pool.memory), chunk));
+        Operation {
+            address: memory.expose_provenance() as u64,
+            length: length as u32,
+            offset,
+            buffer: buffer.unwrap_or(0),
+            operation_flags: if durability == Durability::Fua { libc::RWF_DSYNC as u32 } else { 0 },
+            ..Operation::new(transfer_opcode(R::IS_READ, buffer.is_some()))
         }
     }
 
@@ -597,15 +684,7 @@ impl<'a, R: Request> Transfer<'a, R> {
             }
             (buf.address(), Some(buf.chunk()), Held::Lease(buf))
         };
-        let buffer = chunk.and_then(|chunk| core.buffer_of(Arc::as_ptr(&pool.memory), chunk));
-        let operation = Operation {
-            address: address.expose_provenance() as u64,
-            length: part.length as u32,
-            offset,
-            buffer: buffer.unwrap_or(0),
-            operation_flags: if self.durability == Durability::Fua { libc::RWF_DSYNC as u32 } else { 0 },
-            ..Operation::new(transfer_opcode(R::IS_READ, buffer.is_some()))
-        };
+        let operation = self.device.operation::<R>(core, address, chunk, part.length, offset, self.durability);
         let descriptor = Target::descriptor(target.file.as_raw_fd());
         core.start(descriptor, operation, held).map_err(|_| NoRoom)
     }
@@ -618,7 +697,7 @@ impl<'a, R: Request> Transfer<'a, R> {
             match core.take(piece.ticket) {
                 Some(finished) => {
                     self.pieces.swap_remove(index);
-                    self.finish(part, finished);
+                    self.finish(part, finished.result, &finished.held);
                 }
                 None => index += 1,
             }
@@ -626,14 +705,14 @@ impl<'a, R: Request> Transfer<'a, R> {
     }
 
     /// Accounts for a piece that ended.
-    fn finish(&mut self, part: Part, finished: Finished) {
+    fn finish(&mut self, part: Part, result: i32, held: &Held) {
         let target = &self.device.blocking.target;
         let request = &mut self.requests[part.request];
         let offset = request.first_block() * u64::from(target.block_size) + part.position as u64;
-        let Ok(moved) = usize::try_from(finished.result) else {
-            return self.finish_failed(part, -finished.result);
+        let Ok(moved) = usize::try_from(result) else {
+            return self.finish_failed(part, -result);
         };
-        if let (Held::Lease(buf), true) = (&finished.held, R::IS_READ) {
+        if let (Held::Lease(buf), true) = (held, R::IS_READ) {
             // SAFETY: the part lies within its request, which reads, so that its memory may be written; a lease overlaps
             // nothing, and has at least `length` bytes.
             unsafe {

@@ -188,10 +188,12 @@ impl State {
         }
         loop {
             match core.submit() {
-                Ok(_) => {
+                Ok(_) if core.queues().is_consumed() => {
                     self.has_unsubmitted = false;
                     return Ok(());
                 }
+                // It took a part, and says why not more, or takes it, when it is asked again.
+                Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
                 Err(error) => {
                     if is_passing(&error) {

@@ -102,6 +102,8 @@ impl RingLane {
                 None => core.submit_and_wait(wait),
             };
             match submitted {
+                // It took a part, and says why not more, or takes it, when it is asked again.
+                Ok(_) if wait == 0 && !core.queues().is_consumed() => {}
                 Ok(_) => return Ok(()),
                 // A signal while nothing was submitted: who limits the wait may look whether it came for them.
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) && limit.is_some() => return Ok(()),
