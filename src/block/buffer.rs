@@ -88,6 +88,7 @@ unsafe impl Sync for Heap {}
 impl Deref for AlignedBuffer {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
             // SAFETY: `layout.size()` initialised bytes start here, borrowed as `self` is.
@@ -99,6 +100,7 @@ impl Deref for AlignedBuffer {
 }
 
 impl DerefMut for AlignedBuffer {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
             // SAFETY: as for `deref`, borrowed exclusively as `self` is.

@@ -71,6 +71,7 @@ impl Command {
         Self::new(Action::Flush, tag, 0, None)
     }
 
+    #[inline(always)]
     fn new(action: Action, tag: u64, offset: u64, buffer: Option<AlignedBuffer>) -> Self {
         Self {
             action,
@@ -88,6 +89,7 @@ impl Command {
     }
 
     /// Checks a transfer of as many blocks as the buffer holds.
+    #[inline(always)]
     pub(super) fn transfer(
         target: &Target,
         action: Action,
@@ -95,16 +97,14 @@ impl Command {
         buffer: AlignedBuffer,
         tag: u64,
     ) -> Result<Self, TransferError> {
-        let writable = if action == Action::Read { Ok(()) } else { target.check_writable(action.name(), block) };
-        let offset = writable.and_then(|()| target.check(action.name(), block, buffer.len()));
-        let offset = offset.and_then(|offset| check_alignment(target, action, block, &buffer).map(|()| offset));
-        match offset {
+        match check(target, action, block, &buffer) {
             Ok(offset) => Ok(Self::new(action, tag, offset, Some(buffer))),
-            Err(error) => Err(TransferError::new(error, Some(buffer))),
+            Err(error) => Err(refuse(error, buffer)),
         }
     }
 
     /// Bytes in all.
+    #[inline]
     pub(super) fn bytes(&self) -> usize {
         self.buffer.as_ref().map_or(0, |buffer| buffer.len())
     }
@@ -126,18 +126,37 @@ impl Command {
     }
 }
 
-fn check_alignment(target: &Target, action: Action, block: u64, buffer: &AlignedBuffer) -> Result<()> {
-    let alignment = target.alignment;
-    if buffer.as_ptr().addr() % alignment == 0 {
-        return Ok(());
+/// Out of line, and by value: what is refused stays in registers where it is not.
+#[cold]
+#[inline(never)]
+fn refuse(error: Error, buffer: AlignedBuffer) -> TransferError {
+    TransferError::new(error, Some(buffer))
+}
+
+/// The offset of a transfer that makes sense.
+#[inline]
+fn check(target: &Target, action: Action, block: u64, buffer: &AlignedBuffer) -> Result<u64> {
+    if action != Action::Read {
+        target.check_writable(action.name(), block)?;
     }
+    let offset = target.check(action.name(), block, buffer.len())?;
+    // A power of two.
+    if buffer.as_ptr().addr() & (target.alignment - 1) != 0 {
+        return Err(misaligned(target, action, block));
+    }
+    Ok(offset)
+}
+
+#[cold]
+fn misaligned(target: &Target, action: Action, block: u64) -> Error {
+    let alignment = target.alignment;
     let message = format!(
         "{} of block {block} of {}: the buffer is not aligned to {alignment} bytes; take one from \
          BlockDevice::aligned_buffer",
         action.name(),
         target.path.display()
     );
-    Err(Error::new(ErrorKind::Misaligned, message))
+    Error::new(ErrorKind::Misaligned, message)
 }
 
 /// What is next, after the kernel said how a command ended.
@@ -154,7 +173,7 @@ pub(super) enum Next {
 #[cfg(uring)]
 impl Command {
     /// The entry of what is left; by index where the buffer is of a pool that is registered with `core`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn operation<B>(&self, core: &Core<B>) -> Operation {
         let Some(buffer) = &self.buffer else {
             let operation_flags = sys::IORING_FSYNC_DATASYNC;
@@ -172,7 +191,7 @@ impl Command {
     }
 
     /// The address of what is left.
-    #[inline]
+    #[inline(always)]
     pub(super) fn address(&mut self) -> u64 {
         let moved = self.moved;
         self.buffer.as_mut().map_or(0, |buffer| buffer[moved..].as_mut_ptr().expose_provenance() as u64)

@@ -165,6 +165,7 @@ impl Queue {
     ///
     /// Gives the buffer back: [`ErrorKind::Full`] where [`Queue::depth`] requests are in flight (take some), and as for
     /// [`BlockDevice`]; [`ErrorKind::Misaligned`] for a buffer with another alignment than the device's.
+    #[inline]
     pub fn read(&mut self, block: u64, buffer: AlignedBuffer, user_data: u64) -> Result<(), TransferError> {
         self.transfer(Action::Read, block, buffer, user_data)
     }
@@ -174,6 +175,7 @@ impl Queue {
     /// # Errors
     ///
     /// As for [`Queue::read`].
+    #[inline]
     pub fn write(&mut self, block: u64, buffer: AlignedBuffer, user_data: u64) -> Result<(), TransferError> {
         self.transfer(Action::Write, block, buffer, user_data)
     }
@@ -206,6 +208,7 @@ impl Queue {
         Ok(self.start(command)?)
     }
 
+    #[inline(always)]
     fn transfer(&mut self, action: Action, block: u64, buffer: AlignedBuffer, tag: u64) -> Result<(), TransferError> {
         if self.in_flight == self.depth {
             return Err(TransferError::new(self.full(), Some(buffer)));
@@ -214,12 +217,12 @@ impl Queue {
         self.start(command)
     }
 
-    #[inline]
+    #[inline(always)]
     fn start(&mut self, mut command: Command) -> Result<(), TransferError> {
         command.since = self.target().begin();
         let (action, bytes) = (command.action, command.bytes());
         match &mut self.lane {
-            Lane::Threads(threads) => threads.started.push(command),
+            Lane::Threads(threads) => threads.start(command),
             #[cfg(uring)]
             Lane::Ring(lane) => lane.start(command)?,
         }

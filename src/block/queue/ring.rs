@@ -56,15 +56,15 @@ impl RingLane {
         self.pool.lease().map(|buf| AlignedBuffer::of_lease(buf, self.buffer_size, None))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(&mut self, command: Command) -> Result<(), TransferError> {
-        self.push(command).map_err(|rejected| {
-            let error = rejected.reason().into();
-            TransferError::new(error, rejected.into_inner().buffer)
-        })
+        match self.push(command) {
+            Ok(()) => Ok(()),
+            Err(rejected) => Err(refuse(rejected)),
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, command: Command) -> Result<(), Rejected<Command>> {
         let core = self.ring.core();
         let operation = command.operation(core);
@@ -117,7 +117,7 @@ impl RingLane {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll(&mut self, device: &Picked) -> Option<(Command, Result<()>)> {
         loop {
             let Some(completion) = self.ring.core().next_completion() else {
@@ -202,4 +202,12 @@ impl RingLane {
             None => unreachable!("made above"),
         }
     }
+}
+
+/// Out of line: what is refused stays out of the way where it is not.
+#[cold]
+#[inline(never)]
+fn refuse(rejected: Rejected<Command>) -> TransferError {
+    let error = rejected.reason().into();
+    TransferError::new(error, rejected.into_inner().buffer)
 }

@@ -24,7 +24,7 @@ type Outcome = (Command, Result<()>);
 pub(super) struct Threads {
     pub(super) buffer_size: usize,
     /// Nobody has begun these.
-    pub(super) started: Vec<Command>,
+    started: Vec<Command>,
     ended: Arc<Ended>,
     /// The threads are this process's, and not its children's.
     process: u32,
@@ -63,6 +63,12 @@ impl Ended {
 impl Threads {
     pub(super) fn new(buffer_size: usize) -> Self {
         Self { buffer_size, started: Vec::new(), ended: Arc::default(), process: std::process::id() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn start(&mut self, command: Command) {
+        self.started.push(command);
     }
 
     /// Carries out what takes no longer than to tell another thread of it, and has threads carry out the rest.
