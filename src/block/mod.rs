@@ -30,6 +30,18 @@
 //! cannot be asked for. A *run* is consecutive blocks in one buffer. A *batch* is any number of runs anywhere on the
 //! device: they are in flight together, [`BlockDevice::max_batch`] at a time, and complete in any order.
 //!
+//! # Three speeds
+//!
+//! | | who waits | memory |
+//! |---|---|---|
+//! | [`BlockDevice`]'s methods | the thread that calls | the caller's own; copied only where it is not aligned |
+//! | [`Device::queue`] | nobody, until the thread asks for what has ended | goes in and comes back ([`AlignedBuffer`]) |
+//! | [`Device::read_async`] … | the task; any executor | goes in and comes back |
+//!
+//! They check the same things, have the same errors, and may be used at once. A queue is for one thread and costs least; it has
+//! a descriptor for event loops. Futures may be dropped at any time, may have a deadline, and go to other threads as their
+//! tasks do; a runtime of one thread can have a `Reactor`, which makes them cheaper.
+//!
 //! # What a target can do
 //!
 //! [`BlockDevice::capabilities`] tells beforehand what would be [`ErrorKind::Unsupported`]; [`BlockDevice::geometry`] has the

@@ -158,6 +158,7 @@ pub(crate) trait Request {
     fn set_result(&mut self, result: Result<()>);
     /// Forgets the result of an earlier batch.
     fn clear(&mut self);
+    #[cfg(uring)]
     fn into_result(self) -> Option<Result<()>>;
 }
 
@@ -189,6 +190,7 @@ impl Request for ReadRequest<'_> {
         self.result = None;
     }
 
+    #[cfg(uring)]
     fn into_result(self) -> Option<Result<()>> {
         self.result
     }
@@ -222,6 +224,7 @@ impl Request for WriteRequest<'_> {
         self.result = None;
     }
 
+    #[cfg(uring)]
     fn into_result(self) -> Option<Result<()>> {
         self.result
     }
