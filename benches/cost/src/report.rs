@@ -3,41 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
+use sysuring_pairs::{Comparison, Verdict};
 
-use crate::time::Comparison;
 use crate::workloads::{WORKLOADS, Workload};
 use crate::{Side, instructions, time};
-
-/// How a number compares to its goal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    NoGoal,
-    Met,
-    Missed,
-    /// The goal lies inside of the interval.
-    Undecided,
-}
-
-impl Verdict {
-    /// A number that lies between `low` and `high`.
-    fn of(goal: Option<f64>, (low, high): (f64, f64)) -> Self {
-        match goal {
-            None => Self::NoGoal,
-            Some(goal) if low > goal => Self::Missed,
-            Some(goal) if high <= goal => Self::Met,
-            Some(_) => Self::Undecided,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::NoGoal => "",
-            Self::Met => "met",
-            Self::Missed => "missed",
-            Self::Undecided => "undecided",
-        }
-    }
-}
 
 /// Prints all comparisons; fails where a goal is missed.
 pub(crate) fn report() -> Result<ExitCode> {
@@ -110,7 +79,7 @@ fn report_instructions(workload: &Workload, limit: Option<f64>) -> Result<Verdic
 fn report_time(workload: &Workload, what: &str, comparison: &Comparison) -> Verdict {
     let (low, high) = comparison.interval;
     let verdict = Verdict::of(workload.goal, comparison.interval);
-    let times = (comparison.c, comparison.rust);
+    let times = (comparison.base, comparison.side);
     print_line(workload, what, times, comparison.ratio, (workload.goal, format!("{low:.2} to {high:.2}")), verdict);
     verdict
 }
@@ -139,17 +108,4 @@ fn print_line(
 fn print_row([workload, what, c, rust, ratio, interval, goal, verdict]: [&str; 8]) {
     let row = format!("{workload:<17} {what:<18} {c:>7} {rust:>7} {ratio:>6}  {interval:<13} {goal:>7} {verdict}");
     println!("{}", row.trim_end());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_lies_above_the_goal_misses_it() {
-        assert_eq!(Verdict::of(Some(1.05), (1.06, 1.10)), Verdict::Missed);
-        assert_eq!(Verdict::of(Some(1.05), (1.04, 1.10)), Verdict::Undecided);
-        assert_eq!(Verdict::of(Some(1.05), (0.90, 1.05)), Verdict::Met);
-        assert_eq!(Verdict::of(None, (2.0, 3.0)), Verdict::NoGoal);
-    }
 }

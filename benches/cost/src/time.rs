@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use sysuring_pairs::Comparison;
 
 use crate::workloads::{Work, Workload};
 
@@ -11,7 +12,6 @@ const PAIRS: usize = 301;
 /// Pairs before those that count.
 const WARM_UP: usize = 20;
 const OPERATIONS_A_SAMPLE: u32 = 4096;
-const RESAMPLES: usize = 2000;
 
 /// Ticks of whatever counts time finely at the lowest cost.
 #[cfg(target_arch = "x86_64")]
@@ -68,18 +68,8 @@ fn sample(work: &mut dyn Work, rounds: u32, of_clock: u64) -> Result<Sample> {
     Ok(sample)
 }
 
-/// How the two sides compare.
-pub(crate) struct Comparison {
-    /// Medians, in nanoseconds for each operation.
-    pub(crate) c: f64,
-    pub(crate) rust: f64,
-    /// The median of the pairs' ratios, Rust to C.
-    pub(crate) ratio: f64,
-    /// Where 95 % of the medians of resampled pairs lie.
-    pub(crate) interval: (f64, f64),
-}
-
-/// The time of filling and reaping alone, and of a whole round, which has the kernel's part as well.
+/// The time of filling and reaping alone, and of a whole round, which has the kernel's part as well; in nanoseconds for each
+/// operation, Rust to C.
 pub(crate) struct Times {
     pub(crate) fill_and_reap: Comparison,
     pub(crate) round: Comparison,
@@ -110,47 +100,13 @@ pub(crate) fn compare(workload: &Workload) -> Result<Times> {
 
     let a_operation = nanoseconds_a_tick / f64::from(rounds * workload.depth);
     let comparison = |part: fn(&Sample) -> u64| {
-        let times: Vec<_> = pairs.iter().map(|(c, rust)| (part(c) as f64, part(rust) as f64)).collect();
-        compare_pairs(&times, a_operation)
+        let nanoseconds = |sample| a_operation * part(sample) as f64;
+        let times: Vec<_> = pairs.iter().map(|(c, rust)| (nanoseconds(c), nanoseconds(rust))).collect();
+        Comparison::of(&times)
     };
     Ok(Times { fill_and_reap: comparison(|sample| sample.fill_and_reap), round: comparison(|sample| sample.round) })
 }
 
 fn nanoseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e9
-}
-
-fn compare_pairs(pairs: &[(f64, f64)], scale: f64) -> Comparison {
-    let ratios: Vec<f64> = pairs.iter().map(|(c, rust)| rust / c).collect();
-    // The same choices in every run: the interval differs only where the times do.
-    let mut random = fastrand::Rng::with_seed(1);
-    let mut medians: Vec<f64> =
-        (0..RESAMPLES).map(|_| median(ratios.iter().map(|_| ratios[random.usize(..ratios.len())]))).collect();
-    medians.sort_by(f64::total_cmp);
-    Comparison {
-        c: scale * median(pairs.iter().map(|(c, _)| *c)),
-        rust: scale * median(pairs.iter().map(|(_, rust)| *rust)),
-        ratio: median(ratios.iter().copied()),
-        interval: (medians[RESAMPLES / 40], medians[RESAMPLES - 1 - RESAMPLES / 40]),
-    }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    let middle = values.len() / 2;
-    *values.select_nth_unstable_by(middle, f64::total_cmp).1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_interval_is_around_the_median() {
-        let pairs: Vec<_> = (0..101).map(|at| (100.0, 110.0 + f64::from(at % 11))).collect();
-        let comparison = compare_pairs(&pairs, 0.5);
-        assert_eq!((comparison.c, comparison.rust, comparison.ratio), (50.0, 57.5, 1.15));
-        let (low, high) = comparison.interval;
-        assert!((1.12..=1.15).contains(&low) && (1.15..=1.18).contains(&high), "{low} to {high}");
-    }
 }
