@@ -21,8 +21,10 @@ struct blocks {
 struct baseline {
 	struct io_uring ring;
 	char *memory;
-	int is_write;
 	unsigned depth;
+	int is_write;
+	/* All that is in flight is waited for before more is. */
+	int in_batches;
 };
 
 static inline uint64_t block_at(const struct blocks *blocks, uint64_t at)
@@ -56,7 +58,7 @@ static int register_all(struct baseline *baseline, int file)
 }
 
 /* A ring for `depth` transfers at once; null with `error` set where there is none. */
-struct baseline *baseline_open(int file, unsigned depth, int is_write, int *error)
+struct baseline *baseline_open(int file, unsigned depth, int is_write, int in_batches, int *error)
 {
 	struct baseline *baseline = calloc(1, sizeof(*baseline));
 	void *memory;
@@ -66,6 +68,7 @@ struct baseline *baseline_open(int file, unsigned depth, int is_write, int *erro
 		return NULL;
 	baseline->depth = depth;
 	baseline->is_write = is_write;
+	baseline->in_batches = in_batches;
 	if (posix_memalign(&memory, BLOCK, (size_t)depth * BLOCK)) {
 		free(baseline);
 		return NULL;
@@ -117,9 +120,11 @@ int baseline_run(struct baseline *baseline, const struct blocks *blocks, uint64_
 	}
 	while (left > 0) {
 		struct io_uring_cqe *cqe;
-		unsigned head, seen = 0;
+		unsigned head, seen = 0, wait = 1;
 
-		returned = io_uring_submit_and_wait(&baseline->ring, 1);
+		if (baseline->in_batches)
+			wait = left < baseline->depth ? left : baseline->depth;
+		returned = io_uring_submit_and_wait(&baseline->ring, wait);
 		if (returned < 0 && returned != -EINTR)
 			return returned;
 		io_uring_for_each_cqe(&baseline->ring, head, cqe) {

@@ -18,7 +18,7 @@ struct Opaque {
 }
 
 unsafe extern "C" {
-    fn baseline_open(file: c_int, depth: c_uint, is_write: c_int, error: *mut c_int) -> *mut Opaque;
+    fn baseline_open(file: c_int, depth: c_uint, is_write: c_int, in_batches: c_int, error: *mut c_int) -> *mut Opaque;
     fn baseline_close(baseline: *mut Opaque);
     fn baseline_run(baseline: *mut Opaque, blocks: *const Blocks, sum: *mut u64) -> c_int;
     fn baseline_pread(file: c_int, buffer: *mut c_void, blocks: *const Blocks, sum: *mut u64) -> c_int;
@@ -31,12 +31,13 @@ fn check(returned: c_int) -> io::Result<()> {
 struct Ring(NonNull<Opaque>);
 
 impl Ring {
-    fn open(target: &Target, depth: u32, is_write: bool) -> Result<Box<dyn Side>> {
+    fn open(target: &Target, depth: u32, is_write: bool, in_batches: bool) -> Result<Box<dyn Side>> {
         // The ring has it registered.
         let file = target.open()?;
         let mut error = 0;
         // SAFETY: `error` is live during the call.
-        let state = unsafe { baseline_open(file.as_raw_fd(), depth, is_write.into(), &raw mut error) };
+        let state =
+            unsafe { baseline_open(file.as_raw_fd(), depth, is_write.into(), in_batches.into(), &raw mut error) };
         let state = NonNull::new(state)
             .ok_or_else(|| io::Error::from_raw_os_error(-error))
             .with_context(|| format!("cannot set up a ring of {depth} entries in C"))?;
@@ -80,17 +81,22 @@ impl Side for Pread {
 
 /// Reads, 32 in flight.
 pub(crate) fn read_32(target: &Target) -> Result<Box<dyn Side>> {
-    Ring::open(target, 32, false)
+    Ring::open(target, 32, false, false)
 }
 
 /// Writes, 32 in flight.
 pub(crate) fn write_32(target: &Target) -> Result<Box<dyn Side>> {
-    Ring::open(target, 32, true)
+    Ring::open(target, 32, true, false)
 }
 
 /// Reads, one at a time.
 pub(crate) fn read_1(target: &Target) -> Result<Box<dyn Side>> {
-    Ring::open(target, 1, false)
+    Ring::open(target, 1, false, false)
+}
+
+/// Reads batches of 32, each of which ends before the next begins.
+pub(crate) fn read_batches(target: &Target) -> Result<Box<dyn Side>> {
+    Ring::open(target, 32, false, true)
 }
 
 /// Reads by `pread`, one at a time.

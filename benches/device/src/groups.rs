@@ -55,11 +55,9 @@ pub(crate) fn with_goals(direct: bool) -> Vec<Group> {
             baseline::pread,
             None,
         ),
-        group("`read_blocks`, 32 of them", device::read_blocks).against(
-            "32 times `pread`",
-            baseline::pread,
-            direct.then_some(RateAtLeast(3.0)),
-        ),
+        group("`read_blocks`, 32 of them", device::read_blocks)
+            .against("32 times `pread`", baseline::pread, direct.then_some(RateAtLeast(3.0)))
+            .against("C, batches of 32", baseline::read_batches, None),
         group("futures with a `Reactor`, 32 tasks", futures::with_reactor)
             .against("tokio-uring, 32 tasks", futures::tokio_uring, TimeAtMost(1.0))
             .against("compio, 32 tasks", futures::compio, TimeAtMost(1.0))
