@@ -34,6 +34,8 @@ fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (path, rest) = arguments.split_first().context(USAGE)?;
+    // A file of half a GiB is made under that name.
+    ensure!(!path.starts_with('-'), "{USAGE}");
     let path = Path::new(path);
     if let Err(reason) = sysuring::available() {
         bail!("there is nothing to compare: {reason}");

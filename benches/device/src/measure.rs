@@ -10,11 +10,11 @@ use crate::groups::{Group, Named};
 use crate::side::{Sample, Side};
 
 /// Rounds, in each of which every side has a piece.
-const ROUNDS: usize = 41;
+const ROUNDS: usize = 151;
 /// Rounds before those that count.
-const WARM_UP: usize = 2;
+const WARM_UP: usize = 3;
 /// How long a piece takes, in nanoseconds: short, so that those of a round see the same machine.
-const PIECE: f64 = 60e6;
+const PIECE: f64 = 20e6;
 /// A piece has a multiple of so many blocks.
 const BATCH: u64 = 32;
 
@@ -23,8 +23,8 @@ pub(crate) struct Found {
     /// Medians, in nanoseconds for each block.
     pub(crate) time: f64,
     pub(crate) processors: f64,
-    /// How the subject compares to it, in time; `None` for the subject.
-    pub(crate) comparison: Option<Comparison>,
+    /// How the subject compares to it, in time and in time of processors; `None` for the subject.
+    pub(crate) comparison: Option<(Comparison, Comparison)>,
 }
 
 /// A side that is set up, and what it needs for a block, in each round.
@@ -85,14 +85,16 @@ pub(crate) fn measure(group: &Group, target: &Target, blocks: Blocks) -> Result<
             }
         }
     }
-    let subject = &sides[0].times;
-    let found = sides.iter().enumerate().map(|(index, side)| {
-        let pairs = side.times.iter().copied().zip(subject.iter().copied());
-        Found {
-            time: median(side.times.iter().copied()),
-            processors: median(side.processors.iter().copied()),
-            comparison: (index != 0).then(|| Comparison::of(&pairs.collect::<Vec<_>>())),
-        }
+    let subject = &sides[0];
+    let compare = |base: &[f64], subject: &[f64]| {
+        let pairs: Vec<_> = base.iter().copied().zip(subject.iter().copied()).collect();
+        Comparison::of(&pairs)
+    };
+    let found = sides.iter().enumerate().map(|(index, side)| Found {
+        time: median(side.times.iter().copied()),
+        processors: median(side.processors.iter().copied()),
+        comparison: (index != 0)
+            .then(|| (compare(&side.times, &subject.times), compare(&side.processors, &subject.processors))),
     });
     Ok(found.collect())
 }

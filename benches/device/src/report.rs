@@ -17,8 +17,10 @@ pub(crate) struct Table {
 
 /// Measures groups; what is found is told at once on standard error, since it takes minutes.
 pub(crate) fn table(groups: &[Group], target: &Target, blocks: Blocks, with_goals: bool) -> Result<Table> {
-    let mut text = String::from("| | thousand a second | processor, µs each | ratio | |");
-    text += if with_goals { " goal | |\n|---|--:|--:|--:|---|--:|---|\n" } else { "\n|---|--:|--:|--:|---|\n" };
+    let mut text = String::from("| | thousand a second | ratio | |");
+    text += if with_goals { " goal | |" } else { "" };
+    text += " processor, µs each | ratio |\n|---|--:|--:|---|";
+    text += if with_goals { "---|---|--:|--:|\n" } else { "--:|--:|\n" };
     let mut missed = 0;
     for group in groups {
         let found = measure(group, target, blocks)?;
@@ -34,27 +36,25 @@ pub(crate) fn table(groups: &[Group], target: &Target, blocks: Blocks, with_goal
 }
 
 fn row(name: &str, found: &Found, goal: Option<Goal>, with_goals: bool) -> (String, bool) {
-    let emphasis = if found.comparison.is_none() { "**" } else { "" };
     let (rate, processors) = (1e6 / found.time, found.processors / 1e3);
-    let mut row = format!("| {emphasis}{name}{emphasis} | {rate:.1} | {processors:.2} |");
-    let Some(comparison) = &found.comparison else {
-        row += if with_goals { " | | | |\n" } else { " | |\n" };
-        return (row, false);
+    let Some((time, of_processors)) = &found.comparison else {
+        let empty = if with_goals { "| | | | |" } else { "| | |" };
+        return (format!("| **{name}** | {rate:.1} {empty} {processors:.2} | |\n"), false);
     };
-    let (ratio, (low, high)) = (comparison.ratio, comparison.interval);
     let (time_at_most, goal) = match goal {
         Some(Goal::TimeAtMost(goal)) => (Some(goal), format!("time ≤ {goal:.2}")),
         Some(Goal::RateAtLeast(goal)) => (Some(1.0 / goal), format!("rate ≥ {goal:.1}")),
         None => (None, String::new()),
     };
+    let (ratio, (low, high)) = (time.ratio, time.interval);
     let verdict = Verdict::of(time_at_most, (low, high));
-    let _ = match goal.starts_with("rate") {
-        true => write!(row, " {:.2} | {:.2} to {:.2} |", 1.0 / ratio, 1.0 / high, 1.0 / low),
-        false => write!(row, " {ratio:.3} | {low:.3} to {high:.3} |"),
+    let mut row = match goal.starts_with("rate") {
+        true => format!("| {name} | {rate:.1} | {:.2} | {:.2} to {:.2} |", 1.0 / ratio, 1.0 / high, 1.0 / low),
+        false => format!("| {name} | {rate:.1} | {ratio:.3} | {low:.3} to {high:.3} |"),
     };
     if with_goals {
         let _ = write!(row, " {goal} | {} |", verdict.name());
     }
-    row.push('\n');
+    let _ = writeln!(row, " {processors:.2} | {:.2} |", of_processors.ratio);
     (row, verdict == Verdict::Missed)
 }
