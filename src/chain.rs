@@ -96,6 +96,10 @@ impl<B, E: Entries> Ring<B, E> {
 
     /// Starts operations that begin when everything submitted before them has ended, and before anything submitted after.
     ///
+    /// With [`RingBuilder::defer_taskrun`](crate::RingBuilder::defer_taskrun) wait for what is before them first, and for them with
+    /// another call: Linux 6.18 does not wake who waits for all at once before all but the last have ended, and these begin only
+    /// when somebody is woken.
+    ///
     /// A [`Ring::cancel`] is submitted after them, too, and waits as long: what it is to end has to end by itself, or by
     /// [`Ring::register_sync_cancel`], which waits for nobody.
     #[doc(alias = "IOSQE_IO_DRAIN")]

@@ -68,15 +68,17 @@ pub(super) fn of_thread() -> Option<Arc<Hub>> {
 /// runtime.block_on(async {
 ///     let reactor = Reactor::new()?;
 ///     // SAFETY: the descriptor is the reactor's, which outlives this.
-///     let descriptor = unsafe { AsyncFd::register_with_interest(reactor.completion_fd(), Interest::READABLE) }?;
+///     let descriptor = unsafe { AsyncFd::register_with_interest(reactor.completion_fd(), Interest::READABLE) }
+///         .map_err(std::io::Error::from)?;
 ///     let readable = || async {
 ///         descriptor.readable().await?.clear_ready();
 ///         Ok(())
 ///     };
-///     tokio::select! {
-///         gone = reactor.run(readable) => Ok(gone.map(drop)?),
+///     let done = tokio::select! {
+///         gone = reactor.run(readable) => gone.map(drop).map_err(Into::into),
 ///         done = application(&device) => done,
-///     }
+///     };
+///     done
 /// })
 /// # }
 /// ```
