@@ -55,6 +55,13 @@ impl AlignedBuffer {
         Ok(Self(Memory::Heap(Heap { start, layout })))
     }
 
+    /// As [`AlignedBuffer::new`], for transfers: what is a page or more begins with one, or it would be in one page more.
+    pub(crate) fn for_transfers(bytes: usize, alignment: usize) -> Result<Self> {
+        const PAGE: usize = 4096;
+
+        Self::new(bytes, if bytes < PAGE { alignment } else { alignment.max(PAGE) })
+    }
+
     /// The first `bytes` of a lease, as they are; `lent` counts such leases, where somebody wants to know how many there are.
     #[cfg(uring)]
     pub(crate) fn of_lease(buf: Buf, bytes: usize, lent: Option<Arc<()>>) -> Self {

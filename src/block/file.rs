@@ -129,7 +129,7 @@ impl Blocking {
         let idle = self.bounce.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = match idle {
             Some(buffer) => buffer,
-            None => AlignedBuffer::new(BOUNCE, self.target.alignment)?,
+            None => AlignedBuffer::for_transfers(BOUNCE, self.target.alignment)?,
         };
         let result = work(&mut buffer);
         self.bounce.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);

@@ -240,7 +240,7 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     ///
     /// [`ErrorKind::Full`] when there is no memory, [`ErrorKind::InvalidInput`] for a length of 0.
     fn aligned_buffer(&self, bytes: usize) -> Result<AlignedBuffer> {
-        AlignedBuffer::new(bytes, self.alignment())
+        AlignedBuffer::for_transfers(bytes, self.alignment())
     }
 }
 
@@ -614,7 +614,7 @@ impl BlockDevice for Device {
 
     fn aligned_buffer(&self, bytes: usize) -> Result<AlignedBuffer> {
         match &*self.0 {
-            Picked::File(..) => AlignedBuffer::new(bytes, self.alignment()),
+            Picked::File(..) => AlignedBuffer::for_transfers(bytes, self.alignment()),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.aligned_buffer(bytes),
         }

@@ -153,7 +153,7 @@ impl Queue {
     #[must_use]
     pub fn buffer(&self) -> Option<AlignedBuffer> {
         match &self.lane {
-            Lane::Threads(threads) => AlignedBuffer::new(threads.buffer_size, self.target().alignment).ok(),
+            Lane::Threads(threads) => AlignedBuffer::for_transfers(threads.buffer_size, self.target().alignment).ok(),
             #[cfg(uring)]
             Lane::Ring(lane) => lane.buffer(),
         }

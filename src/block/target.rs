@@ -227,36 +227,49 @@ impl Target {
     }
 
     /// Checks a request for `bytes` from `block` on; the answer is its offset in bytes.
+    #[inline]
     pub(crate) fn check(&self, operation: &str, block: u64, bytes: usize) -> Result<u64> {
-        let block_size = u64::from(self.block_size);
         let length = bytes as u64;
-        if length == 0 {
-            let message = format!("{operation} of block {block} of {}: the buffer has no bytes", self.path.display());
-            return Err(Error::new(ErrorKind::InvalidInput, message));
+        // The block size is a power of two, which the compiler can't know.
+        if length == 0 || length & u64::from(self.block_size - 1) != 0 {
+            return Err(self.odd_length(operation, block, length));
         }
-        if length % block_size != 0 {
-            let message = format!(
-                "{operation} of block {block} of {}: a buffer of {length} bytes is no multiple of the block size {block_size}",
-                self.path.display()
-            );
-            return Err(Error::new(ErrorKind::InvalidInput, message));
-        }
-        self.check_range(operation, block, length / block_size)
+        self.check_range(operation, block, length >> self.block_size.trailing_zeros())
+    }
+
+    #[cold]
+    fn odd_length(&self, operation: &str, block: u64, length: u64) -> Error {
+        let name = self.path.display();
+        let message = if length == 0 {
+            format!("{operation} of block {block} of {name}: the buffer has no bytes")
+        } else {
+            let block_size = self.block_size;
+            format!(
+                "{operation} of block {block} of {name}: a buffer of {length} bytes is no multiple of the block size {block_size}"
+            )
+        };
+        Error::new(ErrorKind::InvalidInput, message)
     }
 
     /// Checks that there are `blocks` from `first` on; the answer is their offset in bytes.
+    #[inline]
     pub(crate) fn check_range(&self, operation: &str, first: u64, blocks: u64) -> Result<u64> {
         let count = self.block_count();
         if first.checked_add(blocks).is_none_or(|end| end > count) {
-            let message = format!(
-                "{operation} of {blocks} blocks from block {first} on: {} has blocks 0 to {} only",
-                self.path.display(),
-                i128::from(count) - 1
-            );
-            return Err(Error::new(ErrorKind::OutOfRange, message));
+            return Err(self.out_of_range(operation, first, blocks, count));
         }
         // No overflow: it is under the size of the target.
         Ok(first * u64::from(self.block_size))
+    }
+
+    #[cold]
+    fn out_of_range(&self, operation: &str, first: u64, blocks: u64, count: u64) -> Error {
+        let message = format!(
+            "{operation} of {blocks} blocks from block {first} on: {} has blocks 0 to {} only",
+            self.path.display(),
+            i128::from(count) - 1
+        );
+        Error::new(ErrorKind::OutOfRange, message)
     }
 
     /// Checks that the buffer is one block long.

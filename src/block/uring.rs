@@ -289,7 +289,7 @@ impl Uring {
                 buf[..bytes].fill(0);
                 Ok(AlignedBuffer::of_lease(buf, bytes, Some(Arc::clone(&self.lent))))
             }
-            None => AlignedBuffer::new(bytes, self.blocking.target.alignment),
+            None => AlignedBuffer::for_transfers(bytes, self.blocking.target.alignment),
         }
     }
 
