@@ -124,7 +124,9 @@ fn machine(path: &Path) -> Result<String> {
     let number = std::thread::available_parallelism()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let library = sysuring::Library::get().version.context("liburing is loaded")?;
-    let system = answer_of("stat", &["--file-system", "--format=%T", &path.to_string_lossy()])?;
+    // Below a heading.
+    let system = answer_of("df", &["--output=fstype", &path.to_string_lossy()])?;
+    let system = system.lines().last().context("df names the file system")?;
     let date = answer_of("date", &["--utc", "+%F"])?;
     let rust = answer_of("rustc", &["--version"])?;
     let rust = rust.split(' ').nth(1).unwrap_or("of unknown version");
