@@ -52,7 +52,14 @@ impl Told {
 
 /// Threads read (and write) batches of blocks anywhere, while something happens to the device.
 fn under_load(device: &Device, writes: bool, happens: impl FnOnce()) -> Told {
-    let is_over = AtomicBool::new(false);
+    let (is_over, batches) = (AtomicBool::new(false), AtomicU64::new(0));
+    // However slow the machine is: some batches of each thread before, and some after.
+    let wait_for_batches = || {
+        let (before, end) = (batches.load(Ordering::Relaxed), Instant::now() + PATIENCE / 4);
+        while batches.load(Ordering::Relaxed) < before + 12 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
     let work = |seed: u64| {
         let _alarms = IS_STORM.load(Ordering::Relaxed).then(Alarms::start);
         let (mut random, mut told) = (Random::new(seed), Told::default());
@@ -76,6 +83,7 @@ fn under_load(device: &Device, writes: bool, happens: impl FnOnce()) -> Told {
                 let _ = device.read_blocks(&mut requests);
                 requests.iter().map(|request| request.result().unwrap().clone()).collect()
             };
+            batches.fetch_add(1, Ordering::Relaxed);
             for result in results {
                 match result {
                     Ok(()) => told.succeeded += 1,
@@ -93,8 +101,10 @@ fn under_load(device: &Device, writes: bool, happens: impl FnOnce()) -> Told {
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..3).map(|seed| scope.spawn(move || work(seed))).collect();
             std::thread::sleep(Duration::from_millis(50));
+            wait_for_batches();
             happens();
             std::thread::sleep(Duration::from_millis(100));
+            wait_for_batches();
             is_over.store(true, Ordering::Relaxed);
             threads.into_iter().map(|thread| thread.join().unwrap()).fold(Told::default(), |mut all, told| {
                 all.succeeded += told.succeeded;
