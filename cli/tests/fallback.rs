@@ -218,8 +218,10 @@ impl Ordinary {
     fn new() -> Self {
         let directory = tempdir().unwrap();
         let program = directory.path().join("sysuring");
-        fs::copy(PROGRAM, &program).unwrap();
-        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        // Copied by a process of its own: a child that another test starts would hold our descriptor for a moment, and a
+        // program that is open for writing can't be run.
+        let copied = Command::new("install").args(["-m", "755"]).arg(PROGRAM).arg(&program).status().unwrap();
+        assert!(copied.success());
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
         Self { directory, program }
     }
