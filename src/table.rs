@@ -512,7 +512,13 @@ impl<B> Table<B> {
     /// The result that counts where the final CQE says `result`.
     fn end_of(&self, slot: u32, result: i32, flags: u32) -> (i32, u32) {
         let rest = &self.rest[slot as usize];
-        if rest.has_result { (rest.result, rest.flags) } else { (result, flags) }
+        if rest.has_result {
+            return (rest.result, rest.flags);
+        }
+        // The memory of a zero-copy operation is free, and the CQE with its result was lost for want of memory: of which the
+        // kernel tells when the ring is entered, with the same number. Its 0 is no result.
+        let is_lost = flags & liburing_sys::IORING_CQE_F_NOTIF != 0;
+        (if is_lost { -libc::EBADR } else { result }, flags)
     }
 
     /// Accounts for a CQE; where it was a final one the operation goes to the done list, for [`Table::take`].
@@ -808,6 +814,21 @@ mod tests {
         assert_eq!((finished.ticket, finished.result), (ticket, 3));
         drop(finished);
         assert_eq!(free_slots(&pool), 1);
+    }
+
+    #[test]
+    fn a_result_that_was_lost_is_no_success() {
+        const NOTIF: u32 = liburing_sys::IORING_CQE_F_NOTIF;
+        let mut table = Table::<NoBuffers>::new(1, 0);
+        for (has_result, expected) in [(true, (491, MORE)), (false, (-libc::EBADR, NOTIF))] {
+            let start = Start { outcome: Outcome::ZeroCopy, ..Start::holding(Held::Nothing) };
+            let ticket = table.start(start);
+            if has_result {
+                assert!(matches!(table.complete_any(ticket.user_data(), 491, MORE), Completed::NotYet));
+            }
+            let Completed::Final(finished) = table.complete_any(ticket.user_data(), 0, NOTIF) else { panic!() };
+            assert_eq!((finished.result, finished.flags), expected);
+        }
     }
 
     #[test]

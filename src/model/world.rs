@@ -1295,6 +1295,11 @@ impl World {
         for posting in lost {
             // Never posted, so that it can't be repeated.
             self.rings[ring].ended.retain(|user_data| *user_data != posting.user_data);
+            let operation = self.operations.iter_mut().find(|known| Some(known.number) == posting.operation);
+            if let Some(operation) = operation.filter(|known| known.has_result && posting.flags & MORE != 0) {
+                // Its memory is told to be free, if there is room by then.
+                (operation.result, operation.flags) = (-libc::EBADR, sys::IORING_CQE_F_NOTIF);
+            }
             self.lose(posting);
         }
     }
