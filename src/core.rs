@@ -99,6 +99,8 @@ pub(crate) struct Operation {
     pub(crate) buffer: u16,
     /// `splice_fd_in`, `file_index`, which share a place.
     pub(crate) file_index: u32,
+    /// `addr3`: what a command has no other place for.
+    pub(crate) address3: u64,
     pub(crate) outcome: Outcome,
 }
 
@@ -115,6 +117,7 @@ impl Operation {
             operation_flags: 0,
             buffer: 0,
             file_index: 0,
+            address3: 0,
             outcome: Outcome::Count,
         }
     }
@@ -982,7 +985,8 @@ struct Filled {
     buffer: u16,
     personality: u16,
     file_index: u32,
-    rest: [u64; 2],
+    address3: u64,
+    rest: u64,
 }
 
 const _: () = {
@@ -1017,7 +1021,8 @@ fn fill(sqe: NonNull<sys::io_uring_sqe>, descriptor: RawFd, operation: Operation
         buffer: operation.buffer,
         personality: 0,
         file_index: operation.file_index,
-        rest: [0; 2],
+        address3: operation.address3,
+        rest: 0,
     };
     // SAFETY: the entry at the tail has these 64 bytes, and the kernel does not read them before the tail moved and a submit.
     unsafe { sqe.cast::<Filled>().write(filled) };

@@ -211,6 +211,9 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     /// Gives up the storage of `blocks` blocks from `first` on. What they read as afterwards is not said: zeroes from a file,
     /// anything from a disk.
     ///
+    /// A disk is told through the ring where the kernel has a command for that (since Linux 6.12), else by `fallocate` and then
+    /// by `ioctl`.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Unsupported`] unless [`Capabilities::discard`].
@@ -593,7 +596,13 @@ impl BlockDevice for Device {
     }
 
     fn discard(&self, first: u64, blocks: u64) -> Result<()> {
-        self.target().discard(first, blocks)
+        match &*self.0 {
+            Picked::File(blocking, ..) => blocking.target.discard(first, blocks, |_, _| false),
+            #[cfg(uring)]
+            Picked::Uring(uring) => {
+                uring.blocking.target.discard(first, blocks, |offset, length| uring.discard(offset, length))
+            }
+        }
     }
 
     fn write_zeroes(&self, first: u64, blocks: u64) -> Result<()> {

@@ -203,6 +203,7 @@ mod unix {
             const BLKSSZGET: libc::Ioctl = 104;
             libc::BLKSSZGET - BLKSSZGET + number as libc::Ioctl
         }
+        const BLKROGET: libc::Ioctl = request(94);
         const BLKSECTGET: libc::Ioctl = request(103);
         const BLKDISCARD: libc::Ioctl = request(119);
         const BLKZEROOUT: libc::Ioctl = request(127);
@@ -242,6 +243,12 @@ mod unix {
                 optimal_transfer: at_least_one(ask(file, libc::BLKIOOPT)),
                 max_transfer: at_least_one(ask(file, BLKSECTGET)).map(|sectors| u64::from(sectors) * 512),
             })
+        }
+
+        /// Whether a disk refuses what is written to it, which the open need not have told.
+        pub(in crate::block) fn is_read_only(file: &File) -> bool {
+            // What can't be asked is told by the first write.
+            ask(file, BLKROGET).is_ok_and(|answer| answer != 0)
         }
 
         /// Whether storage can be given back, without touching any.
@@ -315,6 +322,10 @@ mod unix {
             Ok(Disk { logical_block: 4096, physical_block: 4096, optimal_transfer: None, max_transfer: None })
         }
 
+        pub(in crate::block) fn is_read_only(_: &File) -> bool {
+            false
+        }
+
         pub(in crate::block) fn can_discard(_: &File) -> bool {
             false
         }
@@ -324,7 +335,7 @@ mod unix {
         }
     }
 
-    pub(in crate::block) use linux::{can_discard, clear};
+    pub(in crate::block) use linux::{can_discard, clear, is_read_only};
 }
 
 #[cfg(windows)]
@@ -404,6 +415,10 @@ mod windows {
             memory_alignment: Alignment::NONE.memory,
             alignment_from: Alignment::NONE.from,
         })
+    }
+
+    pub(in crate::block) fn is_read_only(_: &File) -> bool {
+        false
     }
 
     pub(in crate::block) fn can_discard(_: &File) -> bool {

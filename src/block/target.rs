@@ -27,7 +27,7 @@ const MAX_POOL_SIZE: usize = 1 << 30;
 const ZEROES: u64 = 1 << 20;
 /// Ways to zero a range of a file and of a disk, the best first; after them zeroes are written.
 const ZEROING: [&[Clear]; 2] = [&[Clear::ZeroRange], &[Clear::ZeroRange, Clear::ZeroOut]];
-/// Ways to discard a range of a file and of a disk, the best first.
+/// Ways to discard a range of a file and of a disk, the best first; before them, for a disk, the command of a ring.
 const DISCARDING: [&[Clear]; 2] = [&[Clear::PunchHole], &[Clear::PunchHole, Clear::Discard]];
 
 /// An opened file or disk.
@@ -142,6 +142,12 @@ impl Target {
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
 
+        if geometry.is_disk && !options.read_only && sys::is_read_only(&file) {
+            let message = format!(
+                "{name} is read-only: open it with Options::read_only, or have it written to (`blockdev --setrw {name}`)"
+            );
+            return Err(Error::new(ErrorKind::ReadOnly, message));
+        }
         let claim = if options.exclusive && geometry.is_disk && !options.read_only {
             Some(sys::claim(path).map_err(|error| in_use(path, error))?)
         } else {
@@ -406,8 +412,8 @@ impl Target {
         Error::from_io(error, format_args!("flush of {name}"))
     }
 
-    /// Gives up the storage of blocks.
-    pub(crate) fn discard(&self, first: u64, blocks: u64) -> Result<()> {
+    /// Gives up the storage of blocks; `command` is a way that a ring knows for disks, and says whether it worked.
+    pub(crate) fn discard(&self, first: u64, blocks: u64, command: impl FnOnce(u64, u64) -> bool) -> Result<()> {
         self.check_writable("discard", first)?;
         let offset = self.check_range("discard", first, blocks)?;
         let unsupported = || {
@@ -418,6 +424,10 @@ impl Target {
             return Err(unsupported());
         }
         count(&self.counters.clears, 1);
+        let is_done = self.geometry.is_disk && blocks != 0 && command(offset, blocks * u64::from(self.block_size));
+        if is_done {
+            return Ok(());
+        }
         for how in DISCARDING[usize::from(self.geometry.is_disk)] {
             if self.clear("discard", *how, offset, blocks)? {
                 return Ok(());

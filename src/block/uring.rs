@@ -33,6 +33,7 @@ use crate::shared::SharedRing;
 use crate::table::{Held, Ticket};
 use crate::thread_rings::{PoolGivenUp, Refused, RingKind, ThreadRings};
 use crate::{Unavailable, available};
+use liburing_sys as sys;
 
 /// Longest piece, in bytes: a multiple of every block size.
 const LONGEST_PIECE: usize = 1 << 20;
@@ -44,6 +45,8 @@ const NO_POLLING: &str = "the target has no queues for it";
 const MOST_TRIES: u32 = 3;
 /// How long a device uses `pread` and `pwrite` after it got something back that way.
 const REST: Duration = Duration::from_secs(30);
+/// `BLOCK_URING_CMD_DISCARD` of `linux/blkdev.h`, since Linux 6.12: `_IO(0x12, 0)`.
+const DISCARD: u32 = 0x1200;
 /// How long completions are waited for on a ring that can't be entered any more.
 const LAST_RESORT: Duration = Duration::from_secs(60);
 
@@ -433,6 +436,59 @@ impl Uring {
         let until = (self.opened.elapsed() + REST).as_millis();
         self.rests_until.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Discards a range of a disk by a command, for which the kernel blocks no thread. `false` where that can't be had, or
+    /// fails: the system calls can do the same again, and tell why they can't.
+    pub(super) fn discard(&self, offset: u64, length: u64) -> bool {
+        if self.polls() || self.is_resting() {
+            return false;
+        }
+        let mut command = [0; 8];
+        command[..4].copy_from_slice(&DISCARD.to_ne_bytes());
+        let operation = Operation {
+            // The number of the command has its place in the lower half of that of the offset, the way the machine stores it.
+            offset: u64::from_ne_bytes(command),
+            address: offset,
+            address3: length,
+            ..Operation::new(sys::IORING_OP_URING_CMD)
+        };
+        let done = ThreadRings::with_kind(self.kind(), self.blocking.target.queue_depth, |ring| {
+            let core = ring.core();
+            let descriptor = Target::descriptor(self.blocking.target.file.as_raw_fd());
+            let ticket = core.start(descriptor, operation, Held::Nothing).map_err(|(reason, _)| reason).ok()?;
+            Some(self.wait_for(core, ticket))
+        });
+        matches!(done, Ok(Some(0)))
+    }
+
+    /// Waits for an operation to end, whatever happens: one that went on would undo what the caller does next.
+    fn wait_for(&self, core: &mut Core, ticket: Ticket) -> i32 {
+        let mut failed_since = None;
+        loop {
+            let waited = core.submit_and_wait(1);
+            core.reap();
+            if let Some(finished) = core.take(ticket) {
+                return finished.result;
+            }
+            match waited {
+                Ok(_) => {}
+                Err(error) if is_signal(&error) => {}
+                Err(_) => {
+                    let since = *failed_since.get_or_insert_with(Instant::now);
+                    core.withdraw_unsubmitted();
+                    core.flush_completions();
+                    if since.elapsed() > LAST_RESORT {
+                        log::error!(
+                            "{}: a discard is in flight and the ring can't be entered any more; aborting",
+                            self.blocking.target.path.display()
+                        );
+                        std::process::abort()
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
     }
 
     /// How many leases are to be had, of how many.

@@ -19,6 +19,14 @@ pub fn skip(why: impl std::fmt::Display) {
     std::io::stderr().write_all(line.as_bytes()).expect("standard error can be written to");
 }
 
+/// Whether the kernel is of this version or later.
+pub fn is_kernel(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers =
+        release.split(|other: char| !other.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// A directory on a file system that has O_DIRECT where there is one: beside the program, not in /tmp.
 pub fn directory() -> tempfile::TempDir {
     let program = std::env::current_exe().expect("the test knows its own path");

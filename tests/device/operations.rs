@@ -4,7 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::fs::MetadataExt;
 
 use sysuring::ErrorKind;
-use sysuring::block::{self, BlockDevice, Options, ReadRequest, WriteRequest};
+use sysuring::block::{self, Backend, BlockDevice, Options, ReadRequest, WriteRequest};
 
 use super::create;
 use crate::common::disk::Loop;
@@ -118,6 +118,46 @@ fn discard_gives_storage_back() {
             assert_eq!(device.discard(1023, 2).unwrap_err().kind(), ErrorKind::OutOfRange);
         }
     }
+}
+
+/// With the system calls that do the same taken away from the thread.
+#[test]
+fn a_disk_is_told_to_discard_through_the_ring() {
+    if !common::is_alone("device::operations::a_disk_is_told_to_discard_through_the_ring") {
+        return;
+    }
+    let Some(disk) = Loop::new(4 << 20, 512) else { return };
+    if !backends().contains(&Backend::Uring) {
+        return;
+    }
+    let device = block::open(&disk.path, &Options::new().backend(Backend::Uring)).unwrap();
+    if !device.capabilities().discard {
+        return common::skip(format_args!("{} can't discard", disk.path.display()));
+    }
+    device.write_run(0, &pattern(1, 4 << 20)).unwrap();
+    device.flush().unwrap();
+    let blocks = || disk.file.metadata().unwrap().blocks();
+    let full = blocks();
+    let discard = || {
+        filter::deny(&[libc::SYS_fallocate, libc::SYS_ioctl], libc::EOPNOTSUPP);
+        device.discard(256, 512)
+    };
+    match std::thread::scope(|scope| scope.spawn(discard).join().unwrap()) {
+        Err(error) if !common::is_kernel(6, 12) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            return common::skip("disks have no such command before Linux 6.12");
+        }
+        done => done.unwrap(),
+    }
+    device.flush().unwrap();
+    let left = blocks();
+    assert!(full >= 8192 && left <= full - 4000, "{full} blocks, and {left} after");
+    let mut back = vec![0; 4096];
+    for beside in [255, 768] {
+        device.read_block(beside, &mut back).unwrap();
+        assert!(back == pattern(1, 4 << 20)[beside as usize * 4096..][..4096], "what is beside it stays");
+    }
+    assert_eq!(device.stats().in_flight, 0);
 }
 
 #[test]

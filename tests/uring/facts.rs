@@ -426,17 +426,9 @@ fn a_fixed_read_of_an_old_kind_of_file_goes_to_the_address() {
     }
 }
 
-/// Whether the kernel is of this version or later.
-fn is_kernel(major: u32, minor: u32) -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers =
-        release.split(|other: char| !other.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
-}
-
 #[test]
 fn unregistered_buffers_stay_with_their_operations() {
-    if !is_kernel(6, 13) {
+    if !common::is_kernel(6, 13) {
         // It would wait for the read below, for ever.
         return common::skip("before Linux 6.13 unregistering buffers waits for the operations that use them");
     }
