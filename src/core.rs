@@ -277,6 +277,19 @@ impl<B, E: Entries> Core<B, E> {
         Ok(ticket)
     }
 
+    /// Starts an operation on borrowed memory and the caller's descriptor, where there is room and nothing out of the ordinary:
+    /// the fast path of a call that waits for it.
+    #[cfg(feature = "block")]
+    #[inline(always)]
+    pub(crate) fn start_borrowed(&mut self, descriptor: RawFd, operation: Operation) -> Option<Ticket> {
+        let sqe = self.plain_place()?;
+        // SAFETY: there is room, as was looked up just now.
+        let ticket = unsafe { self.table.insert_borrowed() };
+        fill(sqe, descriptor, operation, ticket);
+        self.queues.commit();
+        Some(ticket)
+    }
+
     /// Whether raw entries leave no place among the completions for one more operation.
     fn is_crowded(&self) -> bool {
         let raw_in_flight = self.queues.raw_in_flight();
@@ -420,6 +433,31 @@ impl<B, E: Entries> Core<B, E> {
             }
         }
         self.start_owned_round(Target::of((index, number), file.to_keep()), operation, buffer, look)
+    }
+
+    /// Room for one more operation on a registered file, where nothing is out of the ordinary: who has it before it makes its
+    /// buffer moves that once.
+    #[cfg(feature = "block")]
+    #[inline(always)]
+    pub(crate) fn room(&mut self, file: &impl FileRef) -> Option<Room> {
+        let (index, number) = file.place(self).ok()?;
+        let sqe = if file.is_fixed() { self.plain_place()? } else { return None };
+        Some(Room { sqe, index, number })
+    }
+
+    /// As [`Core::start_owned`], for which there is room; the fields are complete.
+    ///
+    /// # Safety
+    ///
+    /// This ring gave `room`, and nothing was done to it since.
+    #[cfg(feature = "block")]
+    #[inline(always)]
+    pub(crate) unsafe fn start_in(&mut self, room: Room, mut operation: Operation, buffer: B) {
+        operation.flags = sys::IOSQE_FIXED_FILE as u8;
+        // SAFETY: there is room, and such a buffer is plain.
+        let ticket = unsafe { self.table.insert_plain(Held::Owned(buffer), room.index) };
+        fill(room.sqe, room.number, operation, ticket);
+        self.queues.commit();
     }
 
     #[cold]
@@ -782,18 +820,14 @@ impl<B, E: Entries> Core<B, E> {
     /// The result of an operation on borrowed memory, where it has ended; see [`Core::reap`].
     #[inline]
     pub(crate) fn take_borrowed(&mut self, ticket: Ticket) -> Option<i32> {
-        if let Some(finished) = self.take(ticket) {
-            return Some(finished.result);
-        }
-        if self.check_usable().is_err() {
-            return None;
-        }
-        while let Some(cqe) = self.queues.pop() {
-            let is_it = cqe.user_data() == ticket.user_data();
-            if is_it && self.table.complete_borrowed(cqe.user_data(), cqe.flags()) {
-                return Some(cqe.raw_result());
+        if self.queues.is_usable() {
+            while let Some(cqe) = self.queues.pop() {
+                let is_it = cqe.user_data() == ticket.user_data();
+                if is_it && self.table.complete_borrowed(cqe.user_data(), cqe.flags()) {
+                    return Some(cqe.raw_result());
+                }
+                self.set_aside(&cqe);
             }
-            self.set_aside(&cqe);
         }
         self.take(ticket).map(|finished| finished.result)
     }
@@ -968,6 +1002,14 @@ pub(crate) fn reject(reason: RejectReason, buf: Buf) -> Rejected<Buf> {
 pub(crate) fn reject_lease<B>((reason, held): (RejectReason, Held<B>)) -> Rejected<Buf> {
     let Held::Lease(buf) = held else { unreachable!("a rejected operation gives back what it was given") };
     Rejected::new(reason, buf)
+}
+
+/// Where an operation can be started.
+#[cfg(feature = "block")]
+pub(crate) struct Room {
+    sqe: NonNull<sys::io_uring_sqe>,
+    index: u32,
+    number: RawFd,
 }
 
 /// An entry as [`fill`] writes it: all of it, in few pieces.

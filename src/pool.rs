@@ -242,6 +242,10 @@ impl PoolMemory {
             return None;
         }
         let chunk_bytes = self.slot_size << self.chunk_shift;
+        if self.mapping.length() <= chunk_bytes {
+            // One chunk, as nearly always: no division for each transfer.
+            return Some(0);
+        }
         let (first, last) = (offset / chunk_bytes, (offset + length - 1) / chunk_bytes);
         (first == last).then_some(first as u32)
     }

@@ -330,11 +330,8 @@ impl<B> Table<B> {
         if matches!(held, Held::Borrowed) {
             self.borrowed += 1;
         }
-        // SAFETY: the same obligation; what makes it something else than a plain one follows.
-        let ticket = unsafe { self.insert_plain(held, file) };
-        if !is_plain {
-            self.entries[ticket.slot() as usize].key |= RARE;
-        }
+        // SAFETY: the same obligation; what is no plain operation gets RARE.
+        let ticket = unsafe { self.insert_with(held, file, if is_plain { 0 } else { RARE }) };
         if outcome != Outcome::Count || descriptor.is_some() {
             self.rest[ticket.slot() as usize] = Rest { outcome, descriptor, ..Rest::NONE };
         }
@@ -346,9 +343,33 @@ impl<B> Table<B> {
     /// # Safety
     ///
     /// Not [`Table::is_full`], which is no check of its own, since a way out between the lease and its entry would cost more
-    /// than all the rest. What is held is [plain](Held), or the caller sets RARE.
+    /// than all the rest. What is held is [plain](Held).
     #[inline(always)]
     pub(crate) unsafe fn insert_plain(&mut self, held: Held<B>, file: u32) -> Ticket {
+        // SAFETY: the same obligation.
+        unsafe { self.insert_with(held, file, 0) }
+    }
+
+    /// Makes an entry of an operation on borrowed memory and a descriptor that the borrower keeps open.
+    ///
+    /// # Safety
+    ///
+    /// Not [`Table::is_full`].
+    #[cfg(feature = "block")]
+    #[inline(always)]
+    pub(crate) unsafe fn insert_borrowed(&mut self) -> Ticket {
+        self.borrowed += 1;
+        // SAFETY: the same obligation.
+        unsafe { self.insert_with(Held::Borrowed, NO_FILE, RARE) }
+    }
+
+    /// Makes an entry with that state.
+    ///
+    /// # Safety
+    ///
+    /// Not [`Table::is_full`], and what is not [plain](Held) has RARE.
+    #[inline(always)]
+    unsafe fn insert_with(&mut self, held: Held<B>, file: u32, state: u64) -> Ticket {
         let slot = self.free;
         debug_assert!(!self.is_full());
         // SAFETY: the free list has slots of this table only, and is not empty.
@@ -358,7 +379,7 @@ impl<B> Table<B> {
         self.free = entry.next;
         self.in_flight += 1;
         let key = entry.key ^ FREE;
-        entry.key = key;
+        entry.key = key | state;
         entry.file = file;
         entry.held = ManuallyDrop::new(held);
         Ticket(key)

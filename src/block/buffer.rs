@@ -17,21 +17,20 @@ use crate::pool::Buf;
 /// One that a device gives ([`crate::block::BlockDevice::aligned_buffer`]) may be a lease of the memory that the device has
 /// registered with the kernel, which makes transfers cheaper still; dropping it gives the lease back. In the child of a `fork`
 /// such a lease reads as zeroes.
-pub struct AlignedBuffer(Memory);
-
-enum Memory {
-    Heap(Heap),
-    #[cfg(uring)]
-    Lease {
-        buf: Buf,
-        bytes: usize,
-        _lent: Option<Arc<()>>,
-    },
+pub struct AlignedBuffer {
+    /// All of it: nobody has to ask whose it is before it is used.
+    start: NonNull<u8>,
+    bytes: usize,
+    owner: Owner,
 }
 
-struct Heap {
-    start: NonNull<u8>,
-    layout: Layout,
+/// Whose the memory is.
+enum Owner {
+    /// The allocator's.
+    Heap { alignment: usize },
+    /// The pool's.
+    #[cfg(uring)]
+    Lease { buf: Buf, _lent: Option<Arc<()>> },
 }
 
 impl AlignedBuffer {
@@ -52,7 +51,7 @@ impl AlignedBuffer {
         // SAFETY: the size of the layout is not 0.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })
             .ok_or_else(|| Error::new(ErrorKind::Full, format!("no memory for a buffer of {bytes} bytes")))?;
-        Ok(Self(Memory::Heap(Heap { start, layout })))
+        Ok(Self { start, bytes, owner: Owner::Heap { alignment } })
     }
 
     /// As [`AlignedBuffer::new`], for transfers: what is a page or more begins with one, or it would be in one page more.
@@ -65,56 +64,58 @@ impl AlignedBuffer {
     /// The first `bytes` of a lease, as they are; `lent` counts such leases, where somebody wants to know how many there are.
     #[cfg(uring)]
     pub(crate) fn of_lease(buf: Buf, bytes: usize, lent: Option<Arc<()>>) -> Self {
-        debug_assert!(bytes <= buf.len());
-        Self(Memory::Lease { buf, bytes, _lent: lent })
+        assert!(bytes <= buf.size() as usize);
+        let start = NonNull::new(buf.address()).expect("slots are mapped");
+        Self { start, bytes, owner: Owner::Lease { buf, _lent: lent } }
     }
 
     /// The lease, where it is one.
     #[cfg(uring)]
     #[inline]
     pub(crate) fn lease(&self) -> Option<&Buf> {
-        match &self.0 {
-            Memory::Heap(_) => None,
-            Memory::Lease { buf, .. } => Some(buf),
+        match &self.owner {
+            Owner::Heap { .. } => None,
+            Owner::Lease { buf, .. } => Some(buf),
         }
     }
 }
 
-impl Drop for Heap {
+impl Drop for AlignedBuffer {
+    #[inline]
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and given up only here.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        match self.owner {
+            Owner::Heap { alignment } => {
+                // SAFETY: it was a layout in `new`, with which this was allocated, and it is given up only here.
+                unsafe { dealloc(self.start.as_ptr(), Layout::from_size_align_unchecked(self.bytes, alignment)) }
+            }
+            // The lease gives it back.
+            #[cfg(uring)]
+            Owner::Lease { .. } => {}
+        }
     }
 }
 
-// SAFETY: the bytes belong to this value alone, as a box's would.
-unsafe impl Send for Heap {}
+// SAFETY: the bytes belong to this value alone, as a box's would; a lease may go anywhere as well.
+unsafe impl Send for AlignedBuffer {}
 // SAFETY: shared references only read.
-unsafe impl Sync for Heap {}
+unsafe impl Sync for AlignedBuffer {}
 
 impl Deref for AlignedBuffer {
     type Target = [u8];
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            // SAFETY: `layout.size()` initialised bytes start here, borrowed as `self` is.
-            Memory::Heap(heap) => unsafe { slice::from_raw_parts(heap.start.as_ptr(), heap.layout.size()) },
-            #[cfg(uring)]
-            Memory::Lease { buf, bytes, .. } => &buf[..*bytes],
-        }
+        // SAFETY: so many initialised bytes start here, of an allocation or of a slot that `owner` keeps, and nobody has another
+        // reference to them: borrowed as `self` is.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
     }
 }
 
 impl DerefMut for AlignedBuffer {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        match &mut self.0 {
-            // SAFETY: as for `deref`, borrowed exclusively as `self` is.
-            Memory::Heap(heap) => unsafe { slice::from_raw_parts_mut(heap.start.as_ptr(), heap.layout.size()) },
-            #[cfg(uring)]
-            Memory::Lease { buf, bytes, .. } => &mut buf[..*bytes],
-        }
+        // SAFETY: as for `deref`, borrowed exclusively as `self` is.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
 }
 

@@ -21,12 +21,13 @@ use {
 /// Most bytes that are asked for at once: what is left after that is asked for again.
 #[cfg(uring)]
 const LONGEST: usize = 1 << 30;
-/// How often the kernel may give back what it did not begin.
-#[cfg(uring)]
-const MOST_TRIES: u8 = 3;
 
 /// What is to be done.
+///
+/// As wide as a register, as all that a [`Command`] consists of: what was written in pieces is slow to be read in larger ones, and
+/// what holds a command keeps its own state in what is left of this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
 pub(super) enum Action {
     Read,
     Write,
@@ -50,8 +51,6 @@ impl Action {
 pub(super) struct Command {
     pub(super) action: Action,
     #[cfg(uring)]
-    tries: u8,
-    #[cfg(uring)]
     setbacks: Setbacks,
     /// Whose it is.
     pub(super) tag: u64,
@@ -68,19 +67,18 @@ pub(super) struct Command {
 
 impl Command {
     pub(super) fn flush(tag: u64) -> Self {
-        Self::new(Action::Flush, tag, 0, None)
+        Self::new(Action::Flush, tag, 0, 0, None)
     }
 
+    /// Of what was [checked](check).
     #[inline(always)]
-    fn new(action: Action, tag: u64, offset: u64, buffer: Option<AlignedBuffer>) -> Self {
+    pub(super) fn new(action: Action, tag: u64, since: u64, offset: u64, buffer: Option<AlignedBuffer>) -> Self {
         Self {
             action,
             #[cfg(uring)]
-            tries: 0,
-            #[cfg(uring)]
             setbacks: Setbacks::default(),
             tag,
-            since: 0,
+            since,
             offset,
             #[cfg(uring)]
             moved: 0,
@@ -98,7 +96,7 @@ impl Command {
         tag: u64,
     ) -> Result<Self, TransferError> {
         match check(target, action, block, &buffer) {
-            Ok(offset) => Ok(Self::new(action, tag, offset, Some(buffer))),
+            Ok(offset) => Ok(Self::new(action, tag, 0, offset, Some(buffer))),
             Err(error) => Err(refuse(error, buffer)),
         }
     }
@@ -129,19 +127,18 @@ impl Command {
 /// Out of line, and by value: what is refused stays in registers where it is not.
 #[cold]
 #[inline(never)]
-fn refuse(error: Error, buffer: AlignedBuffer) -> TransferError {
+pub(super) fn refuse(error: Error, buffer: AlignedBuffer) -> TransferError {
     TransferError::new(error, Some(buffer))
 }
 
 /// The offset of a transfer that makes sense.
 #[inline]
-fn check(target: &Target, action: Action, block: u64, buffer: &AlignedBuffer) -> Result<u64> {
+pub(super) fn check(target: &Target, action: Action, block: u64, buffer: &AlignedBuffer) -> Result<u64> {
     if action != Action::Read {
         target.check_writable(action.name(), block)?;
     }
     let offset = target.check(action.name(), block, buffer.len())?;
-    // A power of two.
-    if buffer.as_ptr().addr() & (target.alignment - 1) != 0 {
+    if !target.is_aligned(buffer.as_ptr()) {
         return Err(misaligned(target, action, block));
     }
     Ok(offset)
@@ -172,21 +169,14 @@ pub(super) enum Next {
 
 #[cfg(uring)]
 impl Command {
-    /// The entry of what is left; by index where the buffer is of a pool that is registered with `core`.
-    #[inline(always)]
+    /// The entry of what is left, but for its address; by index where the buffer is of a pool that is registered with `core`.
     pub(super) fn operation<B>(&self, core: &Core<B>) -> Operation {
-        let Some(buffer) = &self.buffer else {
-            let operation_flags = sys::IORING_FSYNC_DATASYNC;
-            return Operation { operation_flags, ..Operation::new(sys::IORING_OP_FSYNC) };
-        };
-        let lease = buffer.lease();
-        let index = lease.and_then(|buf| core.buffer_of(buf.memory(), buf.chunk()));
-        Operation {
-            length: (buffer.len() - self.moved).min(LONGEST) as u32,
-            offset: self.offset + self.moved as u64,
-            buffer: index.unwrap_or(0),
-            operation_flags: if self.action == Action::WriteFua { libc::RWF_DSYNC as u32 } else { 0 },
-            ..Operation::new(transfer_opcode(self.action == Action::Read, index.is_some()))
+        match &self.buffer {
+            Some(buffer) => transfer(core, self.action, self.offset, buffer, self.moved),
+            None => {
+                let operation_flags = sys::IORING_FSYNC_DATASYNC;
+                Operation { operation_flags, ..Operation::new(sys::IORING_OP_FSYNC) }
+            }
         }
     }
 
@@ -227,17 +217,14 @@ impl Command {
             Ok(kept) => self.moved += kept,
             Err(error) => return Next::Ended(Err(error)),
         }
-        if self.address() as usize % target.alignment == 0 {
-            Next::Again
-        } else {
-            Next::ByHand("what a short transfer left is not aligned")
-        }
+        let moved = self.moved;
+        let rest = self.buffer.as_ref().map_or(std::ptr::null(), |buffer| buffer[moved..].as_ptr());
+        if target.is_aligned(rest) { Next::Again } else { Next::ByHand("what a short transfer left is not aligned") }
     }
 
     fn failed(&mut self, target: &Target, offset: u64, errno: i32) -> Next {
         match errno {
-            libc::ECANCELED if self.tries < MOST_TRIES => {
-                self.tries += 1;
+            libc::ECANCELED if self.setbacks.may_give_back_again() => {
                 count(&target.counters.retries, 1);
                 Next::Again
             }
@@ -256,6 +243,27 @@ impl Command {
             }
             errno => Next::Ended(Err(target.transfer_error(self.action.name(), offset, errno))),
         }
+    }
+}
+
+/// The entry of a transfer from `offset` on, of which so much was moved already, but for its address.
+#[cfg(uring)]
+#[inline(always)]
+pub(super) fn transfer<B>(
+    core: &Core<B>,
+    action: Action,
+    offset: u64,
+    buffer: &AlignedBuffer,
+    moved: usize,
+) -> Operation {
+    let lease = buffer.lease();
+    let index = lease.and_then(|buf| core.buffer_of(buf.memory(), buf.chunk()));
+    Operation {
+        length: (buffer.len() - moved).min(LONGEST) as u32,
+        offset: offset + moved as u64,
+        buffer: index.unwrap_or(0),
+        operation_flags: if action == Action::WriteFua { libc::RWF_DSYNC as u32 } else { 0 },
+        ..Operation::new(transfer_opcode(action == Action::Read, index.is_some()))
     }
 }
 

@@ -211,7 +211,7 @@ impl State {
                     if command.action == Action::Flush && target.read_only {
                         break (Some(command), Ok(()));
                     }
-                    target.counters.start(command.action, command.bytes());
+                    target.counters.start(command.action, command.bytes(), target.block_size);
                     command.since = target.begin();
                     match Self::begin(device, command, context) {
                         Ok(ended) => break ended,

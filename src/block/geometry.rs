@@ -69,10 +69,12 @@ impl Alignment {
     pub(super) fn pick(statx: Option<(u32, u32)>, logical_block: Option<u32>) -> Self {
         match (statx, logical_block) {
             // A file system that has no direct I/O of its own says 0, even where it takes the flag.
-            (Some((memory @ 1.., offset @ 1..)), logical) => {
+            (Some((memory @ 1.., offset @ 1..)), logical) if memory.is_power_of_two() => {
                 Self { memory, offset: offset.max(logical.unwrap_or(1)), from: AlignmentFrom::Statx }
             }
-            (_, Some(logical @ 1..)) => Self { memory: logical, offset: logical, from: AlignmentFrom::BlockSize },
+            (_, Some(logical)) if logical.is_power_of_two() => {
+                Self { memory: logical, offset: logical, from: AlignmentFrom::BlockSize }
+            }
             _ => Self { memory: PAGE, offset: PAGE, from: AlignmentFrom::Page },
         }
     }

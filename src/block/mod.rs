@@ -391,7 +391,7 @@ impl Device {
         let (block, length) = (request.first_block(), request.len());
         let action = if R::IS_READ { Action::Read } else { Action::Write };
         let since = target.begin();
-        target.counters.start(action, length);
+        target.counters.start(action, length, target.block_size);
         let checked = if R::IS_READ { Ok(()) } else { target.check_writable(R::NAME, block) };
         let result = checked.and_then(|()| target.check(R::NAME, block, length)).and_then(|offset| match &*self.0 {
             Picked::File(blocking, _) => blocking.one(&request, offset, durability == Durability::Fua),
@@ -523,7 +523,7 @@ impl BlockDevice for Device {
 
     fn stats(&self) -> Stats {
         let target = self.target();
-        target.counters.read(target.steps.taken().len() as u64)
+        target.counters.read(target.block_size, target.steps.taken().len() as u64)
     }
 
     fn read_block(&self, block: u64, buffer: &mut [u8]) -> Result<()> {

@@ -18,7 +18,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::command::{Action, Command, TransferError};
+use crate::block::command::{Action, Command, TransferError, check, refuse};
 use crate::block::queue::threads::Threads;
 use crate::block::stats::Tally;
 use crate::block::target::Target;
@@ -211,13 +211,27 @@ impl Queue {
     #[inline(always)]
     fn transfer(&mut self, action: Action, block: u64, buffer: AlignedBuffer, tag: u64) -> Result<(), TransferError> {
         if self.in_flight == self.depth {
-            return Err(TransferError::new(self.full(), Some(buffer)));
+            return Err(refuse(self.full(), buffer));
         }
-        let command = Command::transfer(self.target(), action, block, buffer, tag)?;
-        self.start(command)
+        let offset = match check(self.target(), action, block, &buffer) {
+            Ok(offset) => offset,
+            Err(error) => return Err(refuse(error, buffer)),
+        };
+        #[cfg(uring)]
+        if let Lane::Ring(lane) = &mut self.lane {
+            if let Some(room) = lane.room() {
+                let (bytes, since) = (buffer.len(), self.device.target().begin());
+                // SAFETY: it was given by this ring, to which nothing was done since.
+                unsafe { lane.start_in(room, action, offset, buffer, tag, since) };
+                self.in_flight += 1;
+                self.tally.start(action, bytes);
+                return Ok(());
+            }
+        }
+        self.start(Command::new(action, tag, 0, offset, Some(buffer)))
     }
 
-    #[inline(always)]
+    /// Starts a command in no hurry.
     fn start(&mut self, mut command: Command) -> Result<(), TransferError> {
         command.since = self.target().begin();
         let (action, bytes) = (command.action, command.bytes());
@@ -276,26 +290,43 @@ impl Queue {
     /// Takes a request that ended, without waiting.
     #[inline]
     pub fn poll(&mut self) -> Option<Completed> {
-        let ended = match self.ready.pop_front() {
-            Some(ended) => Some(ended),
-            None => match &mut self.lane {
-                Lane::Threads(threads) => threads.poll(&mut self.ready),
-                #[cfg(uring)]
-                Lane::Ring(lane) => lane.poll(&self.device),
-            },
-        };
-        match ended {
-            Some((command, result)) => {
-                self.in_flight -= 1;
-                self.tally.end(command.action, result.is_ok());
-                self.target().end(command.action, command.since);
-                if self.in_flight == 0 {
-                    self.tally.tell(&self.device.target().counters);
-                }
-                Some(Completed { user_data: command.tag, result, buffer: command.buffer })
-            }
-            None => None,
+        if let Some((command, result)) = self.ready.pop_front() {
+            return Some(self.give_out(command, result));
         }
+        match &mut self.lane {
+            Lane::Threads(threads) => {
+                let (command, result) = threads.poll(&mut self.ready)?;
+                Some(self.give_out(command, result))
+            }
+            #[cfg(uring)]
+            Lane::Ring(lane) => loop {
+                let (command, result) = lane.next()?;
+                // By value, and apart: what is whole need not be in memory in between.
+                if command.is_whole(result) {
+                    return Some(self.completed(command, Ok(())));
+                }
+                if let Some((command, result)) = lane.go_on(&self.device, command, result) {
+                    return Some(self.give_out(command, result));
+                }
+            },
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_out(&mut self, command: Command, result: Result<()>) -> Completed {
+        self.completed(command, result)
+    }
+
+    #[inline(always)]
+    fn completed(&mut self, command: Command, result: Result<()>) -> Completed {
+        self.in_flight -= 1;
+        self.tally.end(command.action, result.is_ok());
+        self.target().end(command.action, command.since);
+        if self.in_flight == 0 {
+            self.tally.tell(&self.device.target().counters);
+        }
+        Completed { user_data: command.tag, result, buffer: command.buffer }
     }
 
     /// Takes a request that ended; where there is none, hands over what was started and waits for one. `None` when nothing is

@@ -38,6 +38,10 @@ pub struct Stats {
 /// [`Stats`] that are still being counted.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
+    /// Reads and writes of one block: most are, and these are counted once instead of twice.
+    one_block_reads: AtomicU64,
+    one_block_writes: AtomicU64,
+    /// The others.
     pub(super) reads: AtomicU64,
     pub(super) bytes_read: AtomicU64,
     pub(super) writes: AtomicU64,
@@ -121,13 +125,17 @@ impl Tally {
 }
 
 impl Counters {
-    /// Counts what a future starts; it is in flight from when it has a place.
-    pub(super) fn start(&self, action: Action, bytes: usize) {
+    /// Counts what a call or a future starts.
+    #[inline]
+    pub(super) fn start(&self, action: Action, bytes: usize, block_size: u32) {
+        let is_one_block = bytes == block_size as usize;
         match action {
+            Action::Read if is_one_block => count(&self.one_block_reads, 1),
             Action::Read => {
                 count(&self.reads, 1);
                 count(&self.bytes_read, bytes as u64);
             }
+            Action::Write | Action::WriteFua if is_one_block => count(&self.one_block_writes, 1),
             Action::Write | Action::WriteFua => {
                 count(&self.writes, 1);
                 count(&self.bytes_written, bytes as u64);
@@ -136,13 +144,14 @@ impl Counters {
         }
     }
 
-    pub(super) fn read(&self, degraded: u64) -> Stats {
+    pub(super) fn read(&self, block_size: u32, degraded: u64) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (one_block_reads, one_block_writes) = (read(&self.one_block_reads), read(&self.one_block_writes));
         Stats {
-            reads: read(&self.reads),
-            bytes_read: read(&self.bytes_read),
-            writes: read(&self.writes),
-            bytes_written: read(&self.bytes_written),
+            reads: read(&self.reads) + one_block_reads,
+            bytes_read: read(&self.bytes_read) + one_block_reads * u64::from(block_size),
+            writes: read(&self.writes) + one_block_writes,
+            bytes_written: read(&self.bytes_written) + one_block_writes * u64::from(block_size),
             flushes: read(&self.flushes),
             clears: read(&self.clears),
             in_flight: read(&self.in_flight),

@@ -219,6 +219,7 @@ impl Target {
     }
 
     /// Blocks on the device, as far as is known now.
+    #[inline]
     pub(crate) fn block_count(&self) -> u64 {
         self.block_count.load(Ordering::Relaxed)
     }
@@ -344,34 +345,72 @@ impl Target {
     }
 
     /// Whether a transfer may begin at this address in memory.
-    pub(crate) fn is_aligned(&self, memory: &[u8]) -> bool {
-        memory.as_ptr().addr() % self.alignment == 0
+    #[inline]
+    pub(crate) fn is_aligned(&self, memory: *const u8) -> bool {
+        // A power of two, which the compiler can't know.
+        memory.addr() & (self.alignment - 1) == 0
     }
 
     /// Reads into `buffer` at `offset` with `pread`: all of it, or up to where a short transfer leaves an address that is not
     /// aligned. The answer is how much that is.
+    #[inline]
     pub(crate) fn pread(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let (mut progress, mut done) = (Progress::default(), 0);
-        while done < buffer.len() && self.is_aligned(&buffer[done..]) {
-            let (rest, offset) = (&mut buffer[done..], offset + done as u64);
-            let asked = rest.len();
-            done += progress.step(self, "read", offset, sys::pread(&self.file, rest, offset), asked)?;
+        if !self.is_aligned(buffer.as_ptr()) {
+            return Ok(0);
         }
-        Ok(done)
+        match sys::pread(&self.file, buffer, offset) {
+            Ok(moved) if moved == buffer.len() => Ok(moved),
+            first => self.pread_on(buffer, offset, first),
+        }
+    }
+
+    /// Goes on after the first call.
+    #[cold]
+    fn pread_on(&self, buffer: &mut [u8], offset: u64, first: io::Result<usize>) -> Result<usize> {
+        let (mut progress, mut done, mut result) = (Progress::default(), 0, first);
+        loop {
+            let rest = &mut buffer[done..];
+            done += progress.step(self, "read", offset + done as u64, result, rest.len())?;
+            let rest = &mut buffer[done..];
+            if rest.is_empty() || !self.is_aligned(rest.as_ptr()) {
+                return Ok(done);
+            }
+            result = sys::pread(&self.file, rest, offset + done as u64);
+        }
     }
 
     /// Writes `data` at `offset` with `pwrite`; as [`Target::pread`].
+    #[inline]
     pub(crate) fn pwrite(&self, data: &[u8], offset: u64, durable: bool) -> Result<usize> {
-        let (mut progress, mut done) = (Progress::default(), 0);
-        while done < data.len() && self.is_aligned(&data[done..]) {
-            let (rest, offset) = (&data[done..], offset + done as u64);
-            let result = match durable {
-                false => sys::pwrite(&self.file, rest, offset),
-                true => sys::pwrite_durable(&self.file, rest, offset),
-            };
-            done += progress.step(self, "write", offset, result, rest.len())?;
+        if !self.is_aligned(data.as_ptr()) {
+            return Ok(0);
         }
-        Ok(done)
+        match self.pwrite_once(data, offset, durable) {
+            Ok(moved) if moved == data.len() => Ok(moved),
+            first => self.pwrite_on(data, offset, durable, first),
+        }
+    }
+
+    /// Goes on after the first call.
+    #[cold]
+    fn pwrite_on(&self, data: &[u8], offset: u64, durable: bool, first: io::Result<usize>) -> Result<usize> {
+        let (mut progress, mut done, mut result) = (Progress::default(), 0, first);
+        loop {
+            done += progress.step(self, "write", offset + done as u64, result, data.len() - done)?;
+            let rest = &data[done..];
+            if rest.is_empty() || !self.is_aligned(rest.as_ptr()) {
+                return Ok(done);
+            }
+            result = self.pwrite_once(rest, offset + done as u64, durable);
+        }
+    }
+
+    #[inline]
+    fn pwrite_once(&self, data: &[u8], offset: u64, durable: bool) -> io::Result<usize> {
+        match durable {
+            false => sys::pwrite(&self.file, data, offset),
+            true => sys::pwrite_durable(&self.file, data, offset),
+        }
     }
 
     /// Returns when the data is on stable storage, and what is needed to find it again.
@@ -669,12 +708,15 @@ impl Progress {
 
 /// How often in a row something had to be tried again.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Setbacks(u32);
+pub(crate) struct Setbacks(usize);
 
 impl Setbacks {
     /// In a row; the last of them with a pause.
-    const MOST: u32 = 2000;
-    const AT_ONCE: u32 = 1000;
+    const MOST: usize = 2000;
+    const AT_ONCE: usize = 1000;
+    /// As often in a row the kernel may give back what it did not begin.
+    #[cfg(uring)]
+    const MOST_GIVEN_BACK: usize = 3;
 
     /// Counts one, and waits a moment where there were many: what does not pass in a second is an error.
     pub(crate) fn may_try_again(&mut self) -> bool {
@@ -682,6 +724,14 @@ impl Setbacks {
         if self.0 > Self::AT_ONCE {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
+        self.0 <= Self::MOST
+    }
+
+    /// As [`Setbacks::may_try_again`] for what the kernel did not begin, which weighs more: it will not begin it the next time
+    /// either.
+    #[cfg(uring)]
+    pub(crate) fn may_give_back_again(&mut self) -> bool {
+        self.0 += Self::MOST / Self::MOST_GIVEN_BACK;
         self.0 <= Self::MOST
     }
 }

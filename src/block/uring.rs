@@ -301,7 +301,7 @@ impl Uring {
     #[inline]
     pub(super) fn one<R: Request>(&self, mut request: R, offset: u64, durability: Durability) -> Result<()> {
         let is_short = request.len() <= self.longest(request.address()).min(LONGEST_PIECE);
-        if is_short && request.address().addr() % self.blocking.target.alignment == 0 && !self.is_resting() {
+        if is_short && self.blocking.target.is_aligned(request.address()) && !self.is_resting() {
             let done = ThreadRings::with_kind(self.kind(), self.blocking.target.queue_depth, |ring| {
                 self.one_on(ring.core(), &mut request, offset, durability)
             });
@@ -324,14 +324,14 @@ impl Uring {
     /// Whether it is done; where it is not, nothing is in flight, and the request has a result or is to be carried out anew.
     fn one_on<R: Request>(&self, core: &mut Core, request: &mut R, offset: u64, durability: Durability) -> bool {
         let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
-        if core.check_usable().is_err() || !is_registered && !self.unregistered.load(Ordering::Relaxed) {
+        if !is_registered && !self.unregistered.load(Ordering::Relaxed) {
             return false;
         }
         let (memory, length) = (request.address(), request.len());
         let chunk = self.pool.memory.chunk_of(memory, length);
         let operation = self.operation::<R>(core, memory, chunk, length, offset, durability);
-        let descriptor = Target::descriptor(self.blocking.target.file.as_raw_fd());
-        let Ok(ticket) = core.start(descriptor, operation, Held::Borrowed) else { return false };
+        let started = core.start_borrowed(self.blocking.target.file.as_raw_fd(), operation);
+        let Some(ticket) = started else { return false };
         let ended = if core.submit_and_wait(1).is_ok() { core.take_borrowed(ticket) } else { None };
         // All of it, at once.
         ended == Some(length as i32) || self.finish_one(core, request, ticket, ended, durability)
@@ -506,8 +506,7 @@ impl Uring {
 
     /// The longest part that can be transferred at once to or from `address`, in bytes.
     fn longest(&self, address: *mut u8) -> usize {
-        let is_aligned = address.addr() % self.blocking.target.alignment == 0;
-        if is_aligned { LONGEST_PIECE } else { self.pool.slot_size() }
+        if self.blocking.target.is_aligned(address) { LONGEST_PIECE } else { self.pool.slot_size() }
     }
 }
 
@@ -729,7 +728,7 @@ impl<'a, R: Request> Transfer<'a, R> {
         let offset = request.first_block() * u64::from(target.block_size) + part.position as u64;
         // SAFETY: a part lies within its request.
         let memory = unsafe { request.address().add(part.position) };
-        let (address, chunk, held) = if memory.addr() % target.alignment == 0 {
+        let (address, chunk, held) = if target.is_aligned(memory) {
             (memory, pool.memory.chunk_of(memory, part.length), Held::Borrowed)
         } else {
             let mut buf = pool.lease().ok_or(NoRoom)?;

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::block::command::{Command, Next, TransferError};
+use crate::block::command::{Action, Command, Next, TransferError, transfer};
 use crate::block::target::Setbacks;
 use crate::block::uring::Uring;
 use crate::block::{AlignedBuffer, Fallback, Picked, platform};
 use crate::completion::Completion;
+use crate::core::{Operation, Room};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
 use crate::pool::Pool;
@@ -56,21 +57,50 @@ impl RingLane {
         self.pool.lease().map(|buf| AlignedBuffer::of_lease(buf, self.buffer_size, None))
     }
 
+    /// Room for one more command, where nothing is out of the ordinary.
     #[inline(always)]
-    pub(super) fn start(&mut self, command: Command) -> Result<(), TransferError> {
-        match self.push(command) {
-            Ok(()) => Ok(()),
-            Err(rejected) => Err(refuse(rejected)),
-        }
+    pub(super) fn room(&mut self) -> Option<Room> {
+        self.ring.core().room(&self.file)
     }
 
+    /// Starts a transfer that was checked.
+    ///
+    /// # Safety
+    ///
+    /// [`RingLane::room`] gave `room` just now.
     #[inline(always)]
+    pub(super) unsafe fn start_in(
+        &mut self,
+        room: Room,
+        action: Action,
+        offset: u64,
+        mut buffer: AlignedBuffer,
+        tag: u64,
+        since: u64,
+    ) {
+        let core = self.ring.core();
+        let address = buffer.as_mut_ptr().expose_provenance() as u64;
+        let operation = Operation { address, ..transfer(core, action, offset, &buffer, 0) };
+        // Made where it is moved to, and not before.
+        let command = Command::new(action, tag, since, offset, Some(buffer));
+        // SAFETY: the same obligation.
+        unsafe { core.start_in(room, operation, command) }
+    }
+
+    /// Starts a command where there may be no room.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn start(&mut self, command: Command) -> Result<(), TransferError> {
+        self.push(command).map_err(|rejected| {
+            let error = rejected.reason().into();
+            TransferError::new(error, rejected.into_inner().buffer)
+        })
+    }
+
     fn push(&mut self, command: Command) -> Result<(), Rejected<Command>> {
         let core = self.ring.core();
         let operation = command.operation(core);
-        let started = core.start_owned(&self.file, operation, command, |operation, command| {
-            operation.address = command.address();
-        });
+        let started = core.start_owned(&self.file, operation, command, look);
         match started {
             Ok(_) => Ok(()),
             Err(rejected) => self.push_again(rejected),
@@ -87,8 +117,6 @@ impl RingLane {
         let command = rejected.into_inner();
         let core = self.ring.core();
         let operation = command.operation(core);
-        let look =
-            |operation: &mut crate::core::Operation, command: &mut Command| operation.address = command.address();
         core.start_owned(&self.file, operation, command, look).map(drop)
     }
 
@@ -117,30 +145,27 @@ impl RingLane {
         }
     }
 
+    /// Takes what the kernel is through with, and what it says of it: which need not be the end of the command.
     #[inline(always)]
-    pub(super) fn poll(&mut self, device: &Picked) -> Option<(Command, Result<()>)> {
+    pub(super) fn next(&mut self) -> Option<(Command, i32)> {
         loop {
-            let Some(completion) = self.ring.core().next_completion() else {
-                if self.may_have_more() {
-                    continue;
-                }
-                return None;
-            };
-            let Completion::Done(done) = completion else { continue };
-            let result = done.raw_result();
-            let Some(mut command) = done.into_owned() else { continue };
-            match command.advance(device.target(), result) {
-                Next::Ended(result) => return Some((command, result)),
-                next => {
-                    if let Some(ended) = self.go_on(device, command, next) {
-                        return Some(ended);
+            match self.ring.core().next_completion() {
+                Some(Completion::Done(done)) => {
+                    let result = done.raw_result();
+                    if let Some(command) = done.into_owned() {
+                        return Some((command, result));
                     }
                 }
+                Some(_) => {}
+                None if self.may_have_more() => {}
+                None => return None,
             }
         }
     }
 
     /// Looks where completions may be that are not in the queue; whether it is worth to look there again.
+    #[cold]
+    #[inline(never)]
     fn may_have_more(&mut self) -> bool {
         if self.has_unsubmitted {
             // What it can't submit goes with the next one.
@@ -164,10 +189,16 @@ impl RingLane {
         core.queues().has_completions()
     }
 
+    /// Goes on with a command that failed, or was carried out in part.
     #[cold]
     #[inline(never)]
-    fn go_on(&mut self, device: &Picked, command: Command, next: Next) -> Option<(Command, Result<()>)> {
-        let why = match next {
+    pub(super) fn go_on(
+        &mut self,
+        device: &Picked,
+        mut command: Command,
+        result: i32,
+    ) -> Option<(Command, Result<()>)> {
+        let why = match command.advance(device.target(), result) {
             Next::Ended(result) => return Some((command, result)),
             Next::Again => match self.push(command) {
                 Ok(()) => {
@@ -204,10 +235,7 @@ impl RingLane {
     }
 }
 
-/// Out of line: what is refused stays out of the way where it is not.
-#[cold]
-#[inline(never)]
-fn refuse(rejected: Rejected<Command>) -> TransferError {
-    let error = rejected.reason().into();
-    TransferError::new(error, rejected.into_inner().buffer)
+/// Completes the entry of a command that is where it stays.
+fn look(operation: &mut Operation, command: &mut Command) {
+    operation.address = command.address();
 }
