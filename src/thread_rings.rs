@@ -142,12 +142,22 @@ impl Drop for Place {
 
 impl Local {
     /// The ring of that kind; made with at least that many entries where there is none.
+    #[inline]
     fn ring(&mut self, kind: RingKind, entries: u32) -> Result<&mut Ring, Refused> {
-        if let Some(index) = self.rings.iter().position(|local| local.kind == kind) {
-            if self.rings[index].can_be_used(entries) {
-                self.rings[index].sweep_pools();
-                return Ok(&mut self.rings[index].ring);
-            }
+        let index = match self.rings.iter().position(|local| local.kind == kind) {
+            Some(index) if self.rings[index].can_be_used(entries) => index,
+            known => self.make(known, kind, entries)?,
+        };
+        let local = &mut self.rings[index];
+        local.sweep_pools();
+        Ok(&mut local.ring)
+    }
+
+    /// Makes a ring, in place of one that can't be used any more; the answer is its index.
+    #[cold]
+    #[inline(never)]
+    fn make(&mut self, unusable: Option<usize>, kind: RingKind, entries: u32) -> Result<usize, Refused> {
+        if let Some(index) = unusable {
             self.rings.swap_remove(index);
         }
         if let Some((when, refused, why)) = &self.refused {
@@ -160,8 +170,7 @@ impl Local {
             Ok(ring) => {
                 let swept = POOLS_GIVEN_UP.load(Ordering::Relaxed);
                 self.rings.push(LocalRing { kind, ring, swept, _place: place });
-                let last = self.rings.len() - 1;
-                Ok(&mut self.rings[last].ring)
+                Ok(self.rings.len() - 1)
             }
             Err(error) => {
                 self.refused = Some((Instant::now(), kind, error.clone()));
@@ -173,16 +182,15 @@ impl Local {
 
 impl LocalRing {
     /// False for a parent's ring, and for one that is too small, idle, and used by devices alone: those can have another.
+    #[inline]
     fn can_be_used(&mut self, entries: u32) -> bool {
         let is_large_enough = self.ring.sq_entries() >= entries || !self.kind.of_devices;
         let core = self.ring.core();
-        if core.check_usable().is_err() || !is_large_enough && core.is_idle() {
-            return false;
-        }
-        true
+        core.queues().is_usable() && (is_large_enough || !core.is_idle())
     }
 
     /// Lets go of pools that devices gave up since this was last asked for. One relaxed load where none did.
+    #[inline]
     fn sweep_pools(&mut self) {
         let given_up = POOLS_GIVEN_UP.load(Ordering::Relaxed);
         if self.swept != given_up {

@@ -81,14 +81,17 @@ impl Blocking {
         }
     }
 
+    #[inline]
     pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        // Nothing, or what a short transfer left, is not aligned.
-        let done = self.target.pread(buffer, offset)?;
-        let rest = &mut buffer[done..];
-        if rest.is_empty() {
-            return Ok(());
+        match self.target.pread(buffer, offset)? {
+            done if done == buffer.len() => Ok(()),
+            done => self.read_rest(&mut buffer[done..], offset + done as u64),
         }
-        let mut offset = offset + done as u64;
+    }
+
+    /// All of it, or what a short transfer left, is not aligned.
+    #[cold]
+    fn read_rest(&self, rest: &mut [u8], mut offset: u64) -> Result<()> {
         self.with_bounce(|bounce| {
             for piece in rest.chunks_mut(BOUNCE) {
                 let mut done = 0;
@@ -103,13 +106,16 @@ impl Blocking {
         })
     }
 
+    #[inline]
     pub(super) fn write(&self, data: &[u8], offset: u64, durable: bool) -> Result<()> {
-        let done = self.target.pwrite(data, offset, durable)?;
-        let rest = &data[done..];
-        if rest.is_empty() {
-            return Ok(());
+        match self.target.pwrite(data, offset, durable)? {
+            done if done == data.len() => Ok(()),
+            done => self.write_rest(&data[done..], offset + done as u64, durable),
         }
-        let mut offset = offset + done as u64;
+    }
+
+    #[cold]
+    fn write_rest(&self, rest: &[u8], mut offset: u64, durable: bool) -> Result<()> {
         self.with_bounce(|bounce| {
             for piece in rest.chunks(BOUNCE) {
                 let mut done = 0;

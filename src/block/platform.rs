@@ -103,6 +103,7 @@ mod unix {
         matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY))
     }
 
+    #[inline]
     pub(in crate::block) fn pread(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         file.read_at(buffer, offset)
     }

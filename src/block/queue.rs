@@ -64,8 +64,9 @@ pub struct Queue {
     device: Arc<Picked>,
     lane: Lane,
     depth: usize,
-    /// Requests that were started and not given out.
+    /// Requests that were started and not given out, and how many of them are flushes.
     in_flight: usize,
+    flushes: usize,
     /// Those that ended without anybody's help.
     ready: VecDeque<(Command, Result<()>)>,
     tally: Tally,
@@ -128,6 +129,7 @@ impl Device {
             lane,
             depth: depth as usize,
             in_flight: 0,
+            flushes: 0,
             ready: VecDeque::new(),
             tally: Tally::default(),
             one_thread: PhantomData,
@@ -203,9 +205,11 @@ impl Queue {
         if self.target().read_only {
             self.in_flight += 1;
             self.ready.push_back((command, Ok(())));
-            return Ok(());
+        } else {
+            self.start(command)?;
         }
-        Ok(self.start(command)?)
+        self.flushes += 1;
+        Ok(())
     }
 
     #[inline(always)]
@@ -274,7 +278,7 @@ impl Queue {
     }
 
     fn hand_over(&mut self, count: usize, limit: Option<Duration>) -> Result<()> {
-        self.tally.tell(&self.device.target().counters);
+        self.tell();
         let count = count.min(self.in_flight);
         match &mut self.lane {
             Lane::Threads(threads) => {
@@ -321,10 +325,13 @@ impl Queue {
     #[inline(always)]
     fn completed(&mut self, command: Command, result: Result<()>) -> Completed {
         self.in_flight -= 1;
-        self.tally.end(command.action, result.is_ok());
+        self.flushes -= usize::from(command.action == Action::Flush);
+        if result.is_err() {
+            self.tally.fail();
+        }
         self.target().end(command.action, command.since);
         if self.in_flight == 0 {
-            self.tally.tell(&self.device.target().counters);
+            self.tell();
         }
         Completed { user_data: command.tag, result, buffer: command.buffer }
     }
@@ -367,6 +374,13 @@ impl Queue {
         self.device.target()
     }
 
+    /// Tells the device what was done.
+    #[cold]
+    #[inline(never)]
+    fn tell(&mut self) {
+        self.tally.tell(&self.device.target().counters, (self.in_flight - self.flushes) as u64);
+    }
+
     #[cold]
     fn full(&self) -> Error {
         let message =
@@ -377,8 +391,8 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.tally.give_up();
-        self.tally.tell(&self.device.target().counters);
+        // Nobody will hear of what is in flight.
+        self.tally.tell(&self.device.target().counters, 0);
     }
 }
 

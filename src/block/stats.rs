@@ -70,14 +70,12 @@ pub(super) struct Tally {
     bytes_written: u64,
     flushes: u64,
     failures: u64,
-    /// How many more are in flight; may be less than 0.
-    in_flight: u64,
-    /// How many are in flight in all.
-    outstanding: u64,
+    /// How many transfers the device was told to be in flight.
+    told: u64,
 }
 
 impl Tally {
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(&mut self, action: Action, bytes: usize) {
         let (runs, run_bytes) = match action {
             Action::Read => (&mut self.reads, &mut self.bytes_read),
@@ -89,28 +87,16 @@ impl Tally {
         };
         *runs += 1;
         *run_bytes += bytes as u64;
-        self.in_flight = self.in_flight.wrapping_add(1);
-        self.outstanding += 1;
     }
 
-    #[inline]
-    pub(super) fn end(&mut self, action: Action, is_ok: bool) {
-        self.failures += u64::from(!is_ok);
-        let transfers = u64::from(action != Action::Flush);
-        self.in_flight = self.in_flight.wrapping_sub(transfers);
-        self.outstanding -= transfers;
+    pub(super) fn fail(&mut self) {
+        self.failures += 1;
     }
 
-    /// Ends what is in flight: nobody will hear of it.
-    pub(super) fn give_up(&mut self) {
-        self.in_flight = self.in_flight.wrapping_sub(mem::take(&mut self.outstanding));
-    }
-
-    /// Tells the device.
-    pub(super) fn tell(&mut self, counters: &Counters) {
-        let outstanding = self.outstanding;
-        let Self { reads, bytes_read, writes, bytes_written, flushes, failures, in_flight, .. } =
-            mem::replace(self, Self { outstanding, ..Self::default() });
+    /// Tells the device, and how many transfers are in flight now.
+    pub(super) fn tell(&mut self, counters: &Counters, in_flight: u64) {
+        let Self { reads, bytes_read, writes, bytes_written, flushes, failures, told } =
+            mem::replace(self, Self { told: in_flight, ..Self::default() });
         let told = [
             (&counters.reads, reads),
             (&counters.bytes_read, bytes_read),
@@ -118,7 +104,8 @@ impl Tally {
             (&counters.bytes_written, bytes_written),
             (&counters.flushes, flushes),
             (&counters.failures, failures),
-            (&counters.in_flight, in_flight),
+            // It may be fewer than before.
+            (&counters.in_flight, in_flight.wrapping_sub(told)),
         ];
         told.into_iter().filter(|(_, more)| *more != 0).for_each(|(counter, more)| count(counter, more));
     }

@@ -280,16 +280,19 @@ impl Target {
     }
 
     /// Checks that the buffer is one block long.
+    #[inline]
     pub(crate) fn check_one(&self, operation: &str, block: u64, bytes: usize) -> Result<()> {
-        if bytes == self.block_size as usize {
-            return Ok(());
-        }
+        if bytes == self.block_size as usize { Ok(()) } else { Err(self.not_one_block(operation, block, bytes)) }
+    }
+
+    #[cold]
+    fn not_one_block(&self, operation: &str, block: u64, bytes: usize) -> Error {
         let message = format!(
             "{operation} of block {block} of {}: the buffer has {bytes} bytes, a block has {}",
             self.path.display(),
             self.block_size
         );
-        Err(Error::new(ErrorKind::InvalidInput, message))
+        Error::new(ErrorKind::InvalidInput, message)
     }
 
     /// Refuses a write to a device opened for reading.
