@@ -442,7 +442,14 @@ impl<B, E: Entries> Core<B, E> {
     pub(crate) fn room(&mut self, file: &impl FileRef) -> Option<Room> {
         let (index, number) = file.place(self).ok()?;
         let sqe = if file.is_fixed() { self.plain_place()? } else { return None };
-        Some(Room { sqe, index, number })
+        Some(Room { sqe, index, number, flags: sys::IOSQE_FIXED_FILE as u8 })
+    }
+
+    /// As [`Core::room`], for a descriptor that somebody keeps open.
+    #[cfg(feature = "block")]
+    #[inline(always)]
+    pub(crate) fn room_on(&mut self, descriptor: RawFd) -> Option<Room> {
+        Some(Room { sqe: self.plain_place()?, index: NO_FILE, number: descriptor, flags: 0 })
     }
 
     /// As [`Core::start_owned`], for which there is room; the fields are complete.
@@ -452,12 +459,13 @@ impl<B, E: Entries> Core<B, E> {
     /// This ring gave `room`, and nothing was done to it since.
     #[cfg(feature = "block")]
     #[inline(always)]
-    pub(crate) unsafe fn start_in(&mut self, room: Room, mut operation: Operation, buffer: B) {
-        operation.flags = sys::IOSQE_FIXED_FILE as u8;
+    pub(crate) unsafe fn start_in(&mut self, room: Room, mut operation: Operation, buffer: B) -> Ticket {
+        operation.flags = room.flags;
         // SAFETY: there is room, and such a buffer is plain.
         let ticket = unsafe { self.table.insert_plain(Held::Owned(buffer), room.index) };
         fill(room.sqe, room.number, operation, ticket);
         self.queues.commit();
+        ticket
     }
 
     #[cold]
@@ -1010,6 +1018,7 @@ pub(crate) struct Room {
     sqe: NonNull<sys::io_uring_sqe>,
     index: u32,
     number: RawFd,
+    flags: u8,
 }
 
 /// An entry as [`fill`] writes it: all of it, in few pieces.

@@ -69,6 +69,13 @@ impl AlignedBuffer {
         Self { start, bytes, owner: Owner::Lease { buf, _lent: lent } }
     }
 
+    /// Where it begins, to be read and written through by whoever owns it.
+    #[cfg(uring)]
+    #[inline(always)]
+    pub(crate) fn address(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
     /// The lease, where it is one.
     #[cfg(uring)]
     #[inline]

@@ -180,11 +180,10 @@ impl Command {
         }
     }
 
-    /// The address of what is left.
+    /// The address of what is left, at which it stays wherever the command goes.
     #[inline(always)]
-    pub(super) fn address(&mut self) -> u64 {
-        let moved = self.moved;
-        self.buffer.as_mut().map_or(0, |buffer| buffer[moved..].as_mut_ptr().expose_provenance() as u64)
+    pub(super) fn address(&self) -> u64 {
+        self.buffer.as_ref().map_or(0, |buffer| buffer.address().wrapping_add(self.moved).expose_provenance() as u64)
     }
 
     /// Accounts for what the kernel said.
@@ -217,9 +216,11 @@ impl Command {
             Ok(kept) => self.moved += kept,
             Err(error) => return Next::Ended(Err(error)),
         }
-        let moved = self.moved;
-        let rest = self.buffer.as_ref().map_or(std::ptr::null(), |buffer| buffer[moved..].as_ptr());
-        if target.is_aligned(rest) { Next::Again } else { Next::ByHand("what a short transfer left is not aligned") }
+        if self.buffer.as_ref().is_none_or(|buffer| target.is_aligned(buffer.address().wrapping_add(self.moved))) {
+            Next::Again
+        } else {
+            Next::ByHand("what a short transfer left is not aligned")
+        }
     }
 
     fn failed(&mut self, target: &Target, offset: u64, errno: i32) -> Next {

@@ -57,6 +57,9 @@ enum State {
     Over,
 }
 
+/// How a command ended. There is no buffer where the kernel may still use it, and for a flush.
+type Outcome = (Option<AlignedBuffer>, Result<()>);
+
 /// The line that a future stands in.
 enum Line {
     #[cfg(uring)]
@@ -203,66 +206,62 @@ impl FlushFuture {
 
 impl State {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<AlignedBuffer>, TransferError>> {
-        let (command, result) = loop {
-            match mem::replace(self, Self::Over) {
-                Self::Refused(refused) => return Poll::Ready(Err(refused)),
-                Self::New(device, mut command) => {
-                    let target = device.target();
-                    if command.action == Action::Flush && target.read_only {
-                        break (Some(command), Ok(()));
-                    }
-                    target.counters.start(command.action, command.bytes(), target.block_size);
-                    command.since = target.begin();
-                    match Self::begin(device, command, context) {
-                        Ok(ended) => break ended,
-                        Err(state) => *self = state,
-                    }
+        #[cfg(uring)]
+        if let Self::OnRing(hub, slot) = self {
+            // As nearly always, and left where it is while it goes on.
+            return match hub.poll(*slot, context.waker()) {
+                Poll::Ready(outcome) => {
+                    *self = Self::Over;
+                    Poll::Ready(answer(outcome))
                 }
-                Self::InLine(device, command, line) => {
-                    line.leave(&device);
-                    match Self::begin(device, command, context) {
-                        Ok(ended) => break ended,
-                        Err(state) => *self = state,
-                    }
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        let outcome = match mem::replace(self, Self::Over) {
+            Self::Refused(refused) => return Poll::Ready(Err(refused)),
+            Self::New(device, mut command) => {
+                let target = device.target();
+                if command.action == Action::Flush && target.read_only {
+                    return Poll::Ready(Ok(None));
                 }
-                #[cfg(uring)]
-                Self::OnRing(hub, slot) => match hub.poll(slot, context.waker()) {
-                    Poll::Ready(outcome) => break outcome,
-                    Poll::Pending => *self = Self::OnRing(hub, slot),
-                },
-                Self::OnThread(device, job) => match job.poll(context.waker()) {
-                    Poll::Ready((command, result)) => break (Some(command), result),
-                    Poll::Pending => *self = Self::OnThread(device, job),
-                },
-                Self::Over => panic!("a future is polled after its end"),
+                target.counters.start(command.action, command.bytes(), target.block_size);
+                command.since = target.begin();
+                self.begin(device, command, context)
             }
-            if !matches!(self, Self::New(..)) {
-                return Poll::Pending;
+            Self::InLine(device, command, line) => {
+                line.leave(&device);
+                self.begin(device, command, context)
             }
+            #[cfg(uring)]
+            Self::OnRing(..) => unreachable!("looked at above"),
+            Self::OnThread(device, job) => match job.poll(context.waker()) {
+                Poll::Ready((command, result)) => Some((command.buffer, result)),
+                Poll::Pending => {
+                    *self = Self::OnThread(device, job);
+                    None
+                }
+            },
+            Self::Over => panic!("a future is polled after its end"),
         };
-        let buffer = command.and_then(|command| command.buffer);
-        Poll::Ready(match result {
-            Ok(()) => Ok(buffer),
-            Err(error) => Err(TransferError::new(error, buffer)),
-        })
+        match outcome {
+            Some(outcome) => Poll::Ready(answer(outcome)),
+            None => Poll::Pending,
+        }
     }
 
-    /// Starts the command; gives what it came to, or the state in which it is.
-    fn begin(
-        device: Arc<Picked>,
-        command: Command,
-        context: &Context<'_>,
-    ) -> Result<(Option<Command>, Result<()>), Self> {
+    /// Starts the command: gives what it came to, where it has ended already.
+    fn begin(&mut self, device: Arc<Picked>, command: Command, context: &Context<'_>) -> Option<Outcome> {
         let command = match &*device {
             Picked::File(..) => command,
             #[cfg(uring)]
             Picked::Uring(uring) => match Self::hub(uring) {
                 Ok(hub) => {
-                    return match hub.start(&device, uring, command, context.waker()) {
-                        Begun::Ended(outcome) => Ok(outcome),
-                        Begun::Pending(slot) => Err(Self::OnRing(hub, slot)),
-                        Begun::InLine(command, place) => Err(Self::InLine(device, command, Line::Hub(hub, place))),
+                    *self = match hub.start(device, command, context.waker()) {
+                        Begun::Ended(outcome) => return Some(outcome),
+                        Begun::Pending(slot) => Self::OnRing(hub, slot),
+                        Begun::InLine(device, command, place) => Self::InLine(device, command, Line::Hub(hub, place)),
                     };
+                    return None;
                 }
                 Err(error) => {
                     use crate::block::Fallback;
@@ -270,21 +269,30 @@ impl State {
                     let what = format!("futures can't have a ring ({error})");
                     match uring.degrade(Fallback::PreadAtTimes, &what) {
                         Ok(()) => command,
-                        Err(error) => return Ok((Some(command), Err(error))),
+                        Err(error) => return Some((command.buffer, Err(error))),
                     }
                 }
             },
         };
-        match Jobs::start(&device, command, context.waker().clone()) {
-            Ok(job) => Err(Self::OnThread(device, job)),
-            Err((command, place)) => Err(Self::InLine(device, command, Line::Jobs(place))),
-        }
+        *self = match Jobs::start(&device, command, context.waker().clone()) {
+            Ok(job) => Self::OnThread(device, job),
+            Err((command, place)) => Self::InLine(device, command, Line::Jobs(place)),
+        };
+        None
     }
 
     /// The hub of this thread, or the process's.
     #[cfg(uring)]
     fn hub(uring: &super::uring::Uring) -> Result<Arc<Hub>> {
         reactor::of_thread().map_or_else(|| uring.hub.get(), Ok)
+    }
+}
+
+/// What a future ends with.
+fn answer((buffer, result): Outcome) -> Result<Option<AlignedBuffer>, TransferError> {
+    match result {
+        Ok(()) => Ok(buffer),
+        Err(error) => Err(TransferError::new(error, buffer)),
     }
 }
 
@@ -330,7 +338,9 @@ impl State {
 
 impl Drop for TransferFuture {
     fn drop(&mut self) {
-        mem::replace(&mut self.state, State::Over).give_up();
+        if !matches!(self.state, State::Over) {
+            mem::replace(&mut self.state, State::Over).give_up();
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use liburing_sys as sys;
 
 use crate::block::command::{Command, Next};
+use crate::block::futures::Outcome;
 use crate::block::futures::waiters::{Place, Waiters, wake};
 use crate::block::stats::count;
 use crate::block::uring::Uring;
@@ -96,13 +97,9 @@ struct Task {
     device: Option<Arc<Picked>>,
     waker: Option<Waker>,
     ticket: Option<Ticket>,
-    /// The command is missing where it was lost with the ring.
-    ended: Option<(Option<Command>, Result<()>)>,
+    ended: Option<Outcome>,
     is_abandoned: bool,
 }
-
-/// How a command ended: the command is missing where the kernel may still use what it has.
-pub(super) type Outcome = (Option<Command>, Result<()>);
 
 /// What became of a command that was to be started.
 pub(super) enum Begun {
@@ -111,7 +108,7 @@ pub(super) enum Begun {
     /// It has ended already.
     Ended(Outcome),
     /// All tasks are taken.
-    InLine(Command, Place),
+    InLine(Arc<Picked>, Command, Place),
 }
 
 /// What is left to do when the lock is not held any more.
@@ -128,6 +125,43 @@ struct Aftermath {
 thread_local! {
     /// The list of wakers of this thread's last turn, for the next one: no allocation for each.
     static SCRATCH: Cell<Vec<Waker>> = const { Cell::new(Vec::new()) };
+}
+
+/// What a task had, and who waits for its place.
+struct Released {
+    _device: Option<Arc<Picked>>,
+    _waker: Option<Waker>,
+    next: Option<Waker>,
+}
+
+impl Released {
+    /// Without the lock.
+    fn settle(self) {
+        if let Some(next) = self.next {
+            wake(next);
+        }
+    }
+}
+
+/// Whether two tasks are on one device.
+fn is_same(one: &Task, other: &Task) -> bool {
+    match (&one.device, &other.device) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        _ => false,
+    }
+}
+
+fn tell_ended(device: &Picked, number: u64) {
+    count(&device.target().counters.in_flight, number.wrapping_neg());
+}
+
+/// Tells the device of so many tasks, of which this is one, that they have ended.
+fn tell_all_ended(tasks: &[Task], ended: Option<(u32, u64)>) {
+    if let Some((slot, number)) = ended {
+        if let Some(device) = &tasks[slot as usize].device {
+            tell_ended(device, number);
+        }
+    }
 }
 
 impl Aftermath {
@@ -154,18 +188,26 @@ impl State {
 
     /// Puts a command into the queue. What can't be is given back.
     fn push(&mut self, device: &Picked, command: Command) -> Result<Ticket, (Error, Command)> {
+        if let Some(core) = &mut self.core {
+            if let Some(room) = core.room_on(device.target().file.as_raw_fd()) {
+                let operation = Operation { address: command.address(), ..command.operation(core) };
+                self.has_unsubmitted = true;
+                // SAFETY: the ring gave the room, and nothing was done to it since. The device stays open: the task has it.
+                return Ok(unsafe { core.start_in(room, operation, command) });
+            }
+        }
+        self.push_anyhow(device, command)
+    }
+
+    #[cold]
+    fn push_anyhow(&mut self, device: &Picked, command: Command) -> Result<Ticket, (Error, Command)> {
         let Some(core) = &mut self.core else { return Err((reactor_gone(), command)) };
         let mut command = command;
         let mut tried = false;
         loop {
-            let operation = command.operation(core);
+            let operation = Operation { address: command.address(), ..command.operation(core) };
             let target = Target::descriptor(device.target().file.as_raw_fd());
-            let started = core.start_with(target, operation, Held::Owned(command), |operation, held| {
-                if let Held::Owned(command) = held {
-                    operation.address = command.address();
-                }
-            });
-            let (reason, held) = match started {
+            let (reason, held) = match core.start(target, operation, Held::Owned(command)) {
                 Ok(ticket) => {
                     self.has_unsubmitted = true;
                     return Ok(ticket);
@@ -218,68 +260,78 @@ impl State {
         let Self { core: Some(core), tasks, .. } = self else { return };
         core.flush_completions();
         let mut released = 0;
+        // One of those that have ended and are not told yet, all of one device, and how many they are.
+        let mut untold: Option<(u32, u64)> = None;
         while let Some(completion) = core.next_completion() {
             let Completion::Done(done) = completion else { continue };
             let result = done.raw_result();
             let Some(command) = done.into_owned() else { continue };
-            let task = &mut tasks[command.tag as usize];
+            let slot = command.tag as u32;
+            let task = &mut tasks[slot as usize];
             task.ticket = None;
             let Some(device) = &task.device else { continue };
-            if task.is_abandoned || command.is_whole(result) {
+            if task.is_abandoned {
                 self.pending -= 1;
-                count(&device.target().counters.in_flight, 1_u64.wrapping_neg());
+                tell_ended(device, 1);
                 device.target().end(command.action, command.since);
-                if task.is_abandoned {
-                    task.is_abandoned = false;
-                    after.devices.extend(task.device.take());
-                    self.free.push(command.tag as u32);
-                    released += 1;
-                    after.commands.push(command);
-                } else {
-                    after.wakers.extend(task.waker.take());
-                    task.ended = Some((Some(command), Ok(())));
-                }
+                task.is_abandoned = false;
+                after.devices.extend(task.device.take());
+                self.free.push(slot);
+                released += 1;
+                after.commands.push(command);
+            } else if command.is_whole(result) {
+                self.pending -= 1;
+                device.target().end(command.action, command.since);
+                after.wakers.extend(task.waker.take());
+                task.ended = Some((command.buffer, Ok(())));
+                untold = match untold {
+                    Some((first, count)) if is_same(&tasks[first as usize], &tasks[slot as usize]) => {
+                        Some((first, count + 1))
+                    }
+                    other => {
+                        tell_all_ended(tasks, other);
+                        Some((slot, 1))
+                    }
+                };
             } else {
                 after.odd.push((Arc::clone(device), command, result));
             }
         }
+        tell_all_ended(tasks, untold);
         (0..released).for_each(|_| after.wakers.extend(self.waiters.call()));
     }
 
-    /// Ends a task that is in flight.
-    fn end(&mut self, slot: u32, outcome: Outcome, after: &mut Aftermath) {
+    /// Ends a task that is in flight; the command is missing where it was lost with the ring.
+    fn end(&mut self, slot: u32, command: Option<Command>, result: Result<()>, after: &mut Aftermath) {
         let task = &mut self.tasks[slot as usize];
         self.pending -= 1;
         task.ticket = None;
         if let Some(device) = &task.device {
-            let counters = &device.target().counters;
-            count(&counters.in_flight, 1_u64.wrapping_neg());
-            count(&counters.failures, u64::from(outcome.1.is_err()));
-            if let Some(command) = &outcome.0 {
+            tell_ended(device, 1);
+            count(&device.target().counters.failures, u64::from(result.is_err()));
+            if let Some(command) = &command {
                 device.target().end(command.action, command.since);
             }
         }
         if task.is_abandoned {
             task.is_abandoned = false;
             after.devices.extend(task.device.take());
-            after.commands.extend(outcome.0);
+            after.commands.extend(command);
             self.free.push(slot);
             after.wakers.extend(self.waiters.call());
         } else {
             after.wakers.extend(task.waker.take());
-            task.ended = Some(outcome);
+            task.ended = Some((command.and_then(|command| command.buffer), result));
         }
     }
 
-    /// Takes the outcome of a task, which is free from then on.
-    fn take(&mut self, slot: u32, after: &mut Aftermath) -> Option<Outcome> {
+    /// Takes the outcome of a task, which is free from then on; and what is to be dropped, and woken, without the lock.
+    fn take(&mut self, slot: u32) -> Option<(Outcome, Released)> {
         let task = &mut self.tasks[slot as usize];
         let outcome = task.ended.take()?;
-        after.devices.extend(task.device.take());
-        after.wakers.extend(task.waker.take());
+        let released = Released { _device: task.device.take(), _waker: task.waker.take(), next: self.waiters.call() };
         self.free.push(slot);
-        after.wakers.extend(self.waiters.call());
-        Some(outcome)
+        Some((outcome, released))
     }
 
     /// Lets go of pools that devices gave up. One relaxed load where none did.
@@ -296,7 +348,7 @@ impl State {
         for slot in 0..TASKS {
             let task = &self.tasks[slot as usize];
             if task.device.is_some() && task.ended.is_none() {
-                self.end(slot, (None, Err(error.clone())), after);
+                self.end(slot, None, Err(error.clone()), after);
             }
         }
     }
@@ -324,70 +376,81 @@ impl Hub {
         self.mark.is_alive()
     }
 
-    /// Starts a command on a device that is on `uring`.
-    pub(super) fn start(
-        self: &Arc<Self>,
-        device: &Arc<Picked>,
-        uring: &Uring,
-        mut command: Command,
-        waker: &Waker,
-    ) -> Begun {
+    /// Starts a command on a device that is on io_uring.
+    pub(super) fn start(self: &Arc<Self>, device: Arc<Picked>, mut command: Command, waker: &Waker) -> Begun {
         // Not under the lock: it is the executor's code.
         let waker = waker.clone();
-        let mut after = Aftermath::new();
-        let Some(mut state) = self.lock() else { return Begun::Ended((Some(command), Err(forked()))) };
+        let Some(mut state) = self.lock() else { return Begun::Ended((command.buffer, Err(forked()))) };
         state.sweep_pools();
-        if command.has_lease() {
+        if let (true, Picked::Uring(uring)) = (command.has_lease(), &*device) {
             if let Some(error) = state.core.as_mut().and_then(|core| uring.register(core)) {
                 drop(state);
                 if let Err(error) = uring.report_pool_unregistered(&error) {
-                    return Begun::Ended((Some(command), Err(error)));
+                    return Begun::Ended((command.buffer, Err(error)));
                 }
-                let Some(locked) = self.lock() else { return Begun::Ended((Some(command), Err(forked()))) };
+                let Some(locked) = self.lock() else { return Begun::Ended((command.buffer, Err(forked()))) };
                 state = locked;
             }
         }
         if state.free.is_empty() && !self.is_attached {
+            let mut after = Aftermath::new();
             state.reap(&mut after);
+            drop(state);
+            self.settle(after);
+            let Some(locked) = self.lock() else { return Begun::Ended((command.buffer, Err(forked()))) };
+            state = locked;
         }
         let Some(slot) = state.free.pop() else {
             let place = state.waiters.enter(waker);
-            drop(state);
-            self.settle(after);
-            return Begun::InLine(command, place);
+            return Begun::InLine(device, command, place);
         };
         command.tag = u64::from(slot);
-        let ticket = match state.push(device, command) {
+        let ticket = match state.push(&device, command) {
             Ok(ticket) => ticket,
             Err((error, command)) => {
                 state.free.push(slot);
-                after.wakers.extend(state.waiters.call());
+                let next = state.waiters.call();
                 drop(state);
-                self.settle(after);
-                return Begun::Ended((Some(command), Err(error)));
+                next.into_iter().for_each(wake);
+                return Begun::Ended((command.buffer, Err(error)));
             }
         };
-        let task = &mut state.tasks[slot as usize];
-        (task.device, task.waker, task.ticket) = (Some(Arc::clone(device)), Some(waker), Some(ticket));
-        state.pending += 1;
         count(&device.target().counters.in_flight, 1);
-        if self.is_attached {
-            after.wakers.extend(state.reactor.take());
-            drop(state);
-            self.settle(after);
-            return Begun::Pending(slot);
+        // Who has a reactor needs no thread.
+        let for_thread = (!self.is_attached).then(|| Arc::clone(&device));
+        let task = &mut state.tasks[slot as usize];
+        (task.device, task.waker, task.ticket) = (Some(device), Some(waker), Some(ticket));
+        state.pending += 1;
+        match for_thread {
+            None => {
+                let reactor = state.reactor.take();
+                drop(state);
+                if let Some(reactor) = reactor {
+                    wake(reactor);
+                }
+                Begun::Pending(slot)
+            }
+            Some(device) => self.begin(state, slot, &device),
         }
+    }
+
+    /// Submits a command of the process's hub, and takes what ended by then.
+    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>, slot: u32, device: &Picked) -> Begun {
+        let mut after = Aftermath::new();
         // What can't be submitted now is submitted by the thread.
         let _ = state.submit();
         state.reap(&mut after);
-        let outcome = state.take(slot, &mut after);
+        let taken = state.take(slot);
         let needs_thread = state.pending > 0;
         drop(state);
         self.settle(after);
-        match outcome {
-            Some(outcome) => Begun::Ended(outcome),
+        match taken {
+            Some((outcome, released)) => {
+                released.settle();
+                Begun::Ended(outcome)
+            }
             None => {
-                if needs_thread {
+                if let (true, Picked::Uring(uring)) = (needs_thread, device) {
                     self.call_thread(uring);
                 }
                 Begun::Pending(slot)
@@ -419,10 +482,9 @@ impl Hub {
         let mut clone = None;
         loop {
             let Some(mut state) = self.lock() else { return Poll::Ready((None, Err(forked()))) };
-            let mut after = Aftermath::new();
-            if let Some(outcome) = state.take(slot, &mut after) {
+            if let Some((outcome, released)) = state.take(slot) {
                 drop(state);
-                self.settle(after);
+                released.settle();
                 return Poll::Ready(outcome);
             }
             let task = &mut state.tasks[slot as usize];
@@ -443,26 +505,27 @@ impl Hub {
     /// Gives up a task: asks the kernel to end its command, and forgets the future.
     pub(super) fn abandon(&self, slot: u32) {
         let Some(mut state) = self.lock() else { return };
-        let mut after = Aftermath::new();
-        if state.take(slot, &mut after).is_none() {
-            let task = &mut state.tasks[slot as usize];
-            task.is_abandoned = true;
-            let (waker, ticket) = (task.waker.take(), task.ticket);
-            if let (Some(core), Some(ticket)) = (&mut state.core, ticket) {
-                // Where there is no room for that it ends when it ends.
-                state.has_unsubmitted |= core.cancel(ticket).is_ok();
-            }
-            if self.is_attached {
-                after.wakers.extend(state.reactor.take());
-            } else {
-                let _ = state.submit();
-                state.reap(&mut after);
-            }
+        if let Some((outcome, released)) = state.take(slot) {
             drop(state);
-            drop(waker);
-        } else {
-            drop(state);
+            drop(outcome);
+            return released.settle();
         }
+        let mut after = Aftermath::new();
+        let task = &mut state.tasks[slot as usize];
+        task.is_abandoned = true;
+        let (waker, ticket) = (task.waker.take(), task.ticket);
+        if let (Some(core), Some(ticket)) = (&mut state.core, ticket) {
+            // Where there is no room for that it ends when it ends.
+            state.has_unsubmitted |= core.cancel(ticket).is_ok();
+        }
+        if self.is_attached {
+            after.wakers.extend(state.reactor.take());
+        } else {
+            let _ = state.submit();
+            state.reap(&mut after);
+        }
+        drop(state);
+        drop(waker);
         self.settle(after);
     }
 
@@ -492,27 +555,24 @@ impl Hub {
     fn go_on(&self, device: &Arc<Picked>, mut command: Command, result: i32, after: &mut Aftermath) {
         let slot = command.tag as u32;
         let next = command.advance(device.target(), result);
-        let outcome = match next {
-            Next::Ended(result) => (Some(command), result),
-            Next::ByHand(why) => {
-                let (command, result) = device.carry_out(command, why);
-                (Some(command), result)
-            }
+        let (command, result) = match next {
+            Next::Ended(result) => (command, result),
+            Next::ByHand(why) => device.carry_out(command, why),
             Next::Again => {
                 let Some(mut state) = self.lock() else { return };
                 if state.tasks[slot as usize].is_abandoned {
-                    state.end(slot, (Some(command), Ok(())), after);
+                    state.end(slot, Some(command), Ok(()), after);
                     return;
                 }
                 match state.push(device, command) {
                     Ok(ticket) => state.tasks[slot as usize].ticket = Some(ticket),
-                    Err((error, command)) => state.end(slot, (Some(command), Err(error)), after),
+                    Err((error, command)) => state.end(slot, Some(command), Err(error), after),
                 }
                 return;
             }
         };
         if let Some(mut state) = self.lock() {
-            state.end(slot, outcome, after);
+            state.end(slot, Some(command), result, after);
         }
     }
 

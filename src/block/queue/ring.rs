@@ -74,17 +74,17 @@ impl RingLane {
         room: Room,
         action: Action,
         offset: u64,
-        mut buffer: AlignedBuffer,
+        buffer: AlignedBuffer,
         tag: u64,
         since: u64,
     ) {
         let core = self.ring.core();
-        let address = buffer.as_mut_ptr().expose_provenance() as u64;
+        let address = buffer.address().expose_provenance() as u64;
         let operation = Operation { address, ..transfer(core, action, offset, &buffer, 0) };
         // Made where it is moved to, and not before.
         let command = Command::new(action, tag, since, offset, Some(buffer));
         // SAFETY: the same obligation.
-        unsafe { core.start_in(room, operation, command) }
+        unsafe { core.start_in(room, operation, command) };
     }
 
     /// Starts a command where there may be no room.
