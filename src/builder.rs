@@ -182,7 +182,9 @@ impl<E: Entries> RingBuilder<E> {
     #[doc(alias = "IORING_SETUP_IOPOLL")]
     #[must_use]
     pub fn iopoll(self, on: bool) -> Self {
-        self.set(SetupFlags::IOPOLL, on)
+        let flags = SetupFlags::IOPOLL;
+        // Nothing sleeps for a part of what is not polled.
+        self.set(if on { flags } else { flags | SetupFlags::HYBRID_IOPOLL }, on)
     }
 
     /// An entry that fails at once does not end the submission of those after it (since Linux 5.18).
@@ -480,6 +482,15 @@ fn one_rung_down(flags: SetupFlags) -> Option<SetupFlags> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn polling_in_part_goes_with_polling() {
+        let flags = |builder: RingBuilder| builder.flags;
+        let hybrid = || RingBuilder::new(8).hybrid_iopoll(true);
+        assert_eq!(flags(hybrid()), SetupFlags::IOPOLL | SetupFlags::HYBRID_IOPOLL);
+        assert_eq!(flags(hybrid().hybrid_iopoll(false)), SetupFlags::IOPOLL);
+        assert_eq!(flags(hybrid().iopoll(false)), SetupFlags::empty());
+    }
 
     #[test]
     fn the_ladder_ends() {

@@ -43,7 +43,7 @@ pub enum ErrorKind {
     Unavailable,
     /// Something that was asked for can't be had, and the options forbid to do without.
     Degraded,
-    /// The buffer belongs to a pool that is not registered on this ring.
+    /// The buffer belongs to a pool that is not registered on this ring, or the group of buffers is not this ring's.
     ForeignPool,
     /// The file is registered on another ring.
     ForeignFile,

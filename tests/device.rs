@@ -28,10 +28,12 @@
 //! | everything is copied | `operations::what_is_done_is_counted_and_what_has_ended_is_not_in_flight` |
 //! | the fallback opens the file for each transfer, and not for two at once | `defects::threads_share_a_device_whatever_its_backend`, `defects::no_descriptor_outlives_an_exec_or_a_failed_open` |
 //! | options that nothing uses | `ladder` |
+//! | no time limits, no cancellation | `futures::what_does_not_end_in_time_is_given_up`, `futures::a_future_may_be_dropped_at_any_time`, `queue::a_wait_ends_when_its_time_is_over`, `queue::a_queue_that_goes_gives_up_what_it_has` |
+//! | no descriptor that tells an event loop of completions | `queue::an_event_loop_hears_of_what_ended`, `futures::reactor` |
 //! | no vectored transfers, discard, zeroes, durable writes, resize, statistics | `operations` |
 //!
-//! Not here yet, and so not tested: commands passed through to NVMe, time limits, cancellation, a descriptor that tells of
-//! completions; and that kernel threads of several rings (`Options::sqpoll`) are one.
+//! Not here yet, and so not tested: commands passed through to NVMe; and that kernel threads of several rings
+//! (`Options::sqpoll`) are one.
 
 #[cfg(target_os = "linux")]
 mod defects;
