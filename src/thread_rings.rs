@@ -74,7 +74,12 @@ impl RingKind {
     pub(crate) fn make_core<B>(self, entries: u32) -> Result<Core<B>> {
         // A kernel thread that submits leaves nothing to defer.
         let defer = self.sqpoll.is_none();
-        self.builder(entries).single_issuer(true).defer_taskrun(defer).core()
+        let mut core = self.builder(entries).single_issuer(true).defer_taskrun(defer).core()?;
+        #[cfg(feature = "block")]
+        if self.of_devices {
+            core.queues_mut().register_descriptor();
+        }
+        Ok(core)
     }
 }
 
@@ -319,5 +324,27 @@ impl ThreadRings {
     /// Sets how many rings threads may have at once (at least 1). Rings that exist stay.
     pub fn set_limit(rings: usize) {
         LIMIT.store(rings.max(1), Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, feature = "block"))]
+mod tests {
+    use super::*;
+    use crate::table::NoBuffers;
+
+    #[test]
+    fn rings_of_devices_are_entered_by_a_registered_descriptor() {
+        let kind = RingKind { of_devices: true, ..RingKind::default() };
+        let Ok(core) = kind.make_core::<NoBuffers>(4) else {
+            return println!("skipped: no io_uring here");
+        };
+        // SAFETY: the ring is set up; both are plain fields.
+        let (registered, own) = unsafe { ((*core.queues().raw()).enter_ring_fd, (*core.queues().raw()).ring_fd) };
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        if release.starts_with("5.1") && !release.starts_with("5.19") && !release.starts_with("5.18") {
+            assert_eq!(registered, own);
+        } else {
+            assert_ne!(registered, own, "Linux {release}");
+        }
     }
 }

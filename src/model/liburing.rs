@@ -43,6 +43,8 @@ stand_in! {
         |world: &mut World, number| world.enter_for_a_time(number, wait), |kernel: &mut Kernel| kernel.submit(wait);
     fn io_uring_get_events(ring) -> c_int =
         |world: &mut World, number| world.get_events(number), |kernel: &mut Kernel| kernel.wait(0);
+    fn io_uring_register_ring_fd(ring) -> c_int =
+        |_: &mut World, _| -libc::EINVAL, |_: &mut Kernel| -libc::EINVAL;
     fn io_uring_register_sync_cancel(ring, _asked: *mut io_uring_sync_cancel_reg) -> c_int =
         |world: &mut World, number| world.cancel_all(number), |_: &mut Kernel| -libc::ENOENT;
     fn io_uring_register_files(ring, _files: *const c_int, count: c_uint) -> c_int =
