@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -190,6 +191,13 @@ fn a_disk_that_shrinks_while_it_is_read_ends_there() {
     }
 }
 
+/// Whether the kernel reports that a disk's second half is gone, to who reads it past the page cache and without this library.
+fn device_ends(path: &std::path::Path) -> bool {
+    let disk = File::options().read(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
+    let mut block = block::AlignedBuffer::new(4096, 4096).unwrap();
+    disk.read_at(&mut block, 3 << 20).is_err()
+}
+
 #[test]
 fn a_disk_whose_storage_goes_and_comes_back_works_again() {
     if !common::is_alone("device::faults::a_disk_whose_storage_goes_and_comes_back_works_again") {
@@ -199,8 +207,14 @@ fn a_disk_whose_storage_goes_and_comes_back_works_again() {
     for backend in backends() {
         let device = block::open(&disk.path, &Options::new().backend(backend)).unwrap();
         // What is written to a loop device makes its file longer again.
-        let told = under_load(&device, false, || set_len(&disk.file, 1 << 20));
-        assert_eq!(told.kinds(), [ErrorKind::Io], "{told:?}");
+        let mut ends = false;
+        let told = under_load(&device, false, || {
+            set_len(&disk.file, 1 << 20);
+            ends = device_ends(&disk.path);
+        });
+        // Some kernels (Linux 6.1) give zeroes where the file has nothing, of which nobody can tell.
+        let expected: &[_] = if ends { &[ErrorKind::Io] } else { &[] };
+        assert_eq!(told.kinds(), expected, "{told:?}");
         set_len(&disk.file, 4 << 20);
         works(&device);
     }
