@@ -740,8 +740,13 @@ impl<'a, R: Request> Transfer<'a, R> {
             (buf.address(), Some(buf.chunk()), Held::Lease(buf))
         };
         let operation = self.device.operation::<R>(core, address, chunk, part.length, offset, self.durability);
-        let descriptor = Target::descriptor(target.file.as_raw_fd());
-        core.start(descriptor, operation, held).map_err(|_| NoRoom)
+        let descriptor = target.file.as_raw_fd();
+        if matches!(held, Held::Borrowed) {
+            if let Some(ticket) = core.start_borrowed(descriptor, operation) {
+                return Ok(ticket);
+            }
+        }
+        core.start(Target::descriptor(descriptor), operation, held).map_err(|_| NoRoom)
     }
 
     /// Takes what has ended.
