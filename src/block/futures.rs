@@ -70,8 +70,8 @@ enum Line {
 impl Device {
     /// Reads as many blocks from `block` on as the buffer holds, and gives the buffer back.
     ///
-    /// On io_uring all devices of the process share a ring for this, and the future is woken by a thread of the library;
-    /// where a runtime has one thread, a [`Reactor`] makes it cheaper. On `pread`/`pwrite` the device's
+    /// On io_uring all devices of the process share rings for this, one for each processor (8 at most), and the future is woken
+    /// by a thread of the library; where a runtime has one thread, a [`Reactor`] makes it cheaper. On `pread`/`pwrite` the device's
     /// threads carry it out. Where as many transfers are in flight as there is room for, it waits for its turn.
     ///
     /// # Errors
@@ -284,7 +284,7 @@ impl State {
     /// The hub of this thread, or the process's.
     #[cfg(uring)]
     fn hub(uring: &super::uring::Uring) -> Result<Arc<Hub>> {
-        reactor::of_thread().map_or_else(|| uring.hub.get(), Ok)
+        reactor::of_thread().map_or_else(|| uring.hubs.get(), Ok)
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::block::file::Blocking;
-use crate::block::futures::hub::HubOfProcess;
+use crate::block::futures::hub::HubsOfProcess;
 use crate::block::request::Request;
 use crate::block::stats::count;
 use crate::block::target::{Setbacks, Target as Opened};
@@ -61,7 +61,7 @@ pub(super) struct Uring {
     /// After the pool.
     _pool_given_up: PoolGivenUp,
     /// After the pool, too.
-    pub(super) hub: HubOfProcess,
+    pub(super) hubs: HubsOfProcess,
     /// Counts the leases of the pool that are lent out as buffers.
     lent: Arc<()>,
     /// For threads that can get no ring of their own, and the same without polling.
@@ -98,7 +98,7 @@ impl Uring {
             polls: AtomicBool::new(options.iopoll),
             pool,
             _pool_given_up: PoolGivenUp,
-            hub: HubOfProcess::default(),
+            hubs: HubsOfProcess::default(),
             lent: Arc::new(()),
             shared: [None, None],
             unregistered: AtomicBool::new(false),

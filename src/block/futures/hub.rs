@@ -9,8 +9,9 @@
 //!
 //! # Who submits, and who takes completions
 //!
-//! The process's own hub is for all threads: a future submits what it starts, and takes what ended by then, so that what is in
-//! the page cache costs no thread but the caller's. For what is not a thread waits, which is started when first needed.
+//! The process's own hubs are for all threads, which take turns in choosing theirs, so that those that run at once do not wait
+//! for each other's lock. A future submits what it starts, and takes what ended by then, so that what is in the page cache costs
+//! no thread but the caller's. For what is not a thread waits, one for each hub, which is started when first needed.
 //!
 //! A hub that is attached to a thread ([`Reactor`](super::Reactor)) has a ring that the kernel ties to it: there futures fill
 //! entries, and wake the reactor, which submits for all of them and takes what ended. Other threads may poll and drop such
@@ -24,6 +25,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -49,6 +51,8 @@ use crate::thread_rings::{RingKind, pools_given_up};
 
 /// Tasks of a hub: the most commands in flight on it.
 const TASKS: u32 = 256;
+/// Most hubs of a process; otherwise one for each processor.
+const MOST_HUBS: usize = 8;
 /// How long a reactor that goes waits for what it has in flight.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -576,15 +580,15 @@ impl Hub {
         }
     }
 
-    // ---- the process's own
+    // ---- the process's own ones
 
-    /// The process's hub; made where there is none, and closed when no device has it any more.
-    fn of_process() -> Result<Arc<Handle>> {
-        static HUB: PerProcess<Mutex<Weak<Handle>>> = PerProcess::new();
-        let shared = HUB
-            .get(|| Mutex::new(Weak::new()))
+    /// One of the process's hubs; made where there is none, and closed when no device has it any more.
+    fn of_process(number: usize) -> Result<Arc<Handle>> {
+        static HUBS: PerProcess<[Mutex<Weak<Handle>>; MOST_HUBS]> = PerProcess::new();
+        let hubs = HUBS
+            .get(<[Mutex<Weak<Handle>>; MOST_HUBS]>::default)
             .map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
-        let mut hub = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hub = hubs[number].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = hub.upgrade() {
             return Ok(handle);
         }
@@ -757,7 +761,25 @@ fn reactor_gone() -> Error {
     Error::new(ErrorKind::Unavailable, message)
 }
 
-/// The process's hub, as the devices that use it have it.
+/// Which of the process's hubs the calling thread uses.
+fn number_of_thread() -> usize {
+    const NONE: usize = usize::MAX;
+
+    thread_local! {
+        static NUMBER: Cell<usize> = const { Cell::new(NONE) };
+    }
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    let number = |number: &Cell<usize>| {
+        if number.get() == NONE {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            number.set(THREADS.fetch_add(1, Ordering::Relaxed) % processors.min(MOST_HUBS));
+        }
+        number.get()
+    };
+    NUMBER.try_with(number).unwrap_or(0)
+}
+
+/// One of the process's hubs, as the devices that use it have it.
 struct Handle(Arc<Hub>);
 
 impl Drop for Handle {
@@ -776,33 +798,38 @@ impl Drop for Handle {
     }
 }
 
-/// A device's part in the process's hub; dropped after the device's pool.
+/// A device's part in the process's hubs; dropped after the device's pool.
 #[derive(Default)]
-pub(in crate::block) struct HubOfProcess(OnceLock<Arc<Handle>>);
+pub(in crate::block) struct HubsOfProcess([OnceLock<Arc<Handle>>; MOST_HUBS]);
 
-impl HubOfProcess {
+impl HubsOfProcess {
+    /// The hub for the calling thread.
     pub(super) fn get(&self) -> Result<Arc<Hub>> {
-        if let Some(handle) = self.0.get().filter(|handle| handle.0.is_alive()) {
+        let number = number_of_thread();
+        if let Some(handle) = self.0[number].get().filter(|handle| handle.0.is_alive()) {
             return Ok(Arc::clone(&handle.0));
         }
-        let handle = Hub::of_process()?;
+        let handle = Hub::of_process(number)?;
         let hub = Arc::clone(&handle.0);
         // In the child of a fork its parent's is there, and a new one is looked up each time.
-        let _ = self.0.set(handle);
+        let _ = self.0[number].set(handle);
         Ok(hub)
     }
 }
 
-impl Drop for HubOfProcess {
+impl Drop for HubsOfProcess {
     fn drop(&mut self) {
-        if let Some(mut state) = self.0.get().and_then(|handle| handle.0.lock()) {
-            state.sweep_pools();
+        for handle in self.0.iter().filter_map(OnceLock::get) {
+            if let Some(mut state) = handle.0.lock() {
+                state.sweep_pools();
+            }
         }
     }
 }
 
-impl std::fmt::Debug for HubOfProcess {
+impl std::fmt::Debug for HubsOfProcess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HubOfProcess").field("is_used", &self.0.get().is_some()).finish()
+        let used = self.0.iter().filter(|hub| hub.get().is_some()).count();
+        f.debug_struct("HubsOfProcess").field("used", &used).finish()
     }
 }
