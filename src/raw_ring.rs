@@ -335,7 +335,6 @@ impl RawRing {
 
     /// Registers the ring's own descriptor with the calling thread, the only one that ever enters the ring: each call takes less
     /// then. Where that can't be, before Linux 5.18 or with sixteen such rings, it works without.
-    #[cfg(feature = "block")]
     pub(crate) fn register_descriptor(&mut self) {
         // SAFETY: the ring is set up and ours.
         unsafe { sys::io_uring_register_ring_fd(self.raw()) };

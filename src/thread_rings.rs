@@ -75,7 +75,6 @@ impl RingKind {
         // A kernel thread that submits leaves nothing to defer.
         let defer = self.sqpoll.is_none();
         let mut core = self.builder(entries).single_issuer(true).defer_taskrun(defer).core()?;
-        #[cfg(feature = "block")]
         if self.of_devices {
             core.queues_mut().register_descriptor();
         }
