@@ -1,11 +1,17 @@
 //! Wakes futures when their time is over: one thread for all, started when the first future has a deadline.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::block::futures::waiters::wake;
+#[cfg(uring)]
+use crate::fork::PerProcess;
+
+/// Tells entries of one moment apart, those of a parent process too.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// When to wake whom; the number tells those of one moment apart.
 type Entry = (Instant, u64);
@@ -26,7 +32,6 @@ struct Timer {
 #[derive(Default)]
 struct State {
     entries: BTreeMap<Entry, Waker>,
-    made: u64,
     has_thread: bool,
     /// The thread's; the child of a fork has not got it.
     process: u32,
@@ -35,7 +40,16 @@ struct State {
 impl Timer {
     fn get() -> &'static Self {
         static TIMER: OnceLock<Timer> = OnceLock::new();
-        TIMER.get_or_init(|| Self { state: Mutex::default(), earlier: Condvar::new() })
+        let make = || Self { state: Mutex::default(), earlier: Condvar::new() };
+        #[cfg(uring)]
+        {
+            // In the child of a fork the lock may be held by a thread of the parent.
+            static OF_PROCESS: PerProcess<Timer> = PerProcess::new();
+            if let Ok(timer) = OF_PROCESS.get(make) {
+                return timer;
+            }
+        }
+        TIMER.get_or_init(make)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -80,8 +94,7 @@ impl Deadline {
         let waker = waker.clone();
         let mut state = timer.lock();
         let before = self.entry.and_then(|entry| state.entries.remove(&(self.at, entry)));
-        state.made += 1;
-        let entry = (self.at, state.made);
+        let entry = (self.at, MADE.fetch_add(1, Ordering::Relaxed));
         self.entry = Some(entry.1);
         state.entries.insert(entry, waker);
         let is_first = state.entries.keys().next() == Some(&entry);
@@ -107,5 +120,37 @@ impl Drop for Deadline {
             let waker = Timer::get().lock().entries.remove(&(self.at, entry));
             drop(waker);
         }
+    }
+}
+
+#[cfg(all(test, uring))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_child_has_deadlines_whatever_its_parents_threads_did() {
+        let mut parents = Deadline::new(Instant::now() + Duration::from_secs(3600));
+        parents.set(Waker::noop());
+        // As a thread would that is not in the child.
+        let held = Timer::get().lock();
+        // SAFETY: what the child does allocates at most, which glibc supports after fork.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: ends a child that hangs, by a signal.
+            unsafe { libc::alarm(20) };
+            let mut own = Deadline::new(parents.at);
+            own.set(Waker::noop());
+            drop(parents);
+            let is_there = Timer::get().lock().entries.len() == 1;
+            // SAFETY: ends the child without running the parent's destructors.
+            unsafe { libc::_exit(i32::from(!is_there)) }
+        }
+        drop(held);
+        let mut status = 0;
+        // SAFETY: `status` is live; the child made above, once.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "the child's timer is its parent's, or hangs");
     }
 }
