@@ -157,9 +157,11 @@ impl Reactor {
 impl Drop for Reactor {
     /// Waits, for a second at most, for what is in flight; what is left then fails.
     fn drop(&mut self) {
-        if let Ok(Some(attached)) = ATTACHED.try_with(RefCell::take) {
-            drop(attached);
-        }
+        // In the child of a fork the thread may have another one.
+        let own = |attached: &RefCell<Option<Attached>>| {
+            attached.borrow_mut().take_if(|attached| Arc::ptr_eq(&attached.0, &self.hub))
+        };
+        drop(ATTACHED.try_with(own));
     }
 }
 
