@@ -5,7 +5,6 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
-#[cfg(uring)]
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +21,8 @@ pub struct AlignedBuffer {
     start: NonNull<u8>,
     bytes: usize,
     owner: Owner,
+    /// Shared by several of which somebody wants to know how many there are.
+    count: Option<Arc<()>>,
 }
 
 /// Whose the memory is.
@@ -30,7 +31,7 @@ enum Owner {
     Heap { alignment: usize },
     /// The pool's.
     #[cfg(uring)]
-    Lease { buf: Buf, _lent: Option<Arc<()>> },
+    Lease(Buf),
 }
 
 impl AlignedBuffer {
@@ -51,7 +52,7 @@ impl AlignedBuffer {
         // SAFETY: the size of the layout is not 0.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })
             .ok_or_else(|| Error::new(ErrorKind::Full, format!("no memory for a buffer of {bytes} bytes")))?;
-        Ok(Self { start, bytes, owner: Owner::Heap { alignment } })
+        Ok(Self { start, bytes, owner: Owner::Heap { alignment }, count: None })
     }
 
     /// As [`AlignedBuffer::new`], for transfers: what is a page or more begins with one, or it would be in one page more.
@@ -61,12 +62,18 @@ impl AlignedBuffer {
         Self::new(bytes, if bytes < PAGE { alignment } else { alignment.max(PAGE) })
     }
 
-    /// The first `bytes` of a lease, as they are; `lent` counts such leases, where somebody wants to know how many there are.
+    /// The same, as one of those that share `count`.
+    pub(crate) fn counted(mut self, count: &Arc<()>) -> Self {
+        self.count = Some(Arc::clone(count));
+        self
+    }
+
+    /// The first `bytes` of a lease, as they are.
     #[cfg(uring)]
-    pub(crate) fn of_lease(buf: Buf, bytes: usize, lent: Option<Arc<()>>) -> Self {
+    pub(crate) fn of_lease(buf: Buf, bytes: usize) -> Self {
         assert!(bytes <= buf.size() as usize);
         let start = NonNull::new(buf.address()).expect("slots are mapped");
-        Self { start, bytes, owner: Owner::Lease { buf, _lent: lent } }
+        Self { start, bytes, owner: Owner::Lease(buf), count: None }
     }
 
     /// Where it begins, to be read and written through by whoever owns it.
@@ -82,7 +89,7 @@ impl AlignedBuffer {
     pub(crate) fn lease(&self) -> Option<&Buf> {
         match &self.owner {
             Owner::Heap { .. } => None,
-            Owner::Lease { buf, .. } => Some(buf),
+            Owner::Lease(buf) => Some(buf),
         }
     }
 }
@@ -97,7 +104,7 @@ impl Drop for AlignedBuffer {
             }
             // The lease gives it back.
             #[cfg(uring)]
-            Owner::Lease { .. } => {}
+            Owner::Lease(_) => {}
         }
     }
 }

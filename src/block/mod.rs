@@ -71,6 +71,7 @@ mod geometry;
 mod latency;
 mod options;
 mod platform;
+mod process;
 mod queue;
 mod report;
 mod request;

@@ -28,6 +28,9 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(doc)]
 use crate::block::{BlockDevice, Fallback};
 
+/// What the kernel registers in one piece, at most.
+const LARGEST_BUFFER: usize = 1 << 30;
+
 /// Starts requests on a device and takes them as they end, without waiting for each; for one thread.
 ///
 /// Requests own their memory: a buffer goes in with [`Queue::read`] and comes back with [`Completed`]. Those that
@@ -95,7 +98,7 @@ enum Lane {
 
 impl Device {
     /// A queue for this thread: up to `depth` requests in flight (1 to 4096), and as many buffers of `buffer_size` bytes, which
-    /// is a multiple of the block size.
+    /// is a multiple of the block size, and 1 GiB at most.
     ///
     /// On io_uring it has a ring of its own, which [`ThreadRings::limit`](crate::ThreadRings::limit) does not count. Where
     /// there is none to be had it uses `pread`/`pwrite`, and where buffers can't be registered it goes without: both are told
@@ -103,7 +106,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for another depth or size, [`ErrorKind::Degraded`] where a step down is forbidden.
+    /// [`ErrorKind::InvalidInput`] for another depth or size, [`ErrorKind::Degraded`] where a step down is forbidden;
+    /// [`ErrorKind::Full`], or what the kernel reports, where there is no memory for the buffers.
     pub fn queue(&self, depth: u32, buffer_size: usize) -> Result<Queue> {
         let block_size = self.target().block_size as usize;
         if !(1..=4096).contains(&depth) {
@@ -116,12 +120,16 @@ impl Device {
             let message = format!("buffers of {buffer_size} bytes are no multiple of the block size {block_size}");
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
+        if buffer_size > LARGEST_BUFFER {
+            let message = format!("buffers of {buffer_size} bytes are larger than {LARGEST_BUFFER}");
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
         let lane = match &*self.0 {
-            Picked::File(..) => Lane::Threads(Threads::new(buffer_size)),
+            Picked::File(..) => Lane::Threads(Threads::new(depth, buffer_size)),
             #[cfg(uring)]
             Picked::Uring(uring) => match ring::RingLane::new(uring, depth, buffer_size)? {
                 Some(lane) => Lane::Ring(Box::new(lane)),
-                None => Lane::Threads(Threads::new(buffer_size)),
+                None => Lane::Threads(Threads::new(depth, buffer_size)),
             },
         };
         Ok(Queue {
@@ -150,12 +158,13 @@ impl Queue {
         self.in_flight
     }
 
-    /// One of the queue's own buffers, holding whatever it last held; `None` while all of them are out. Others, such as those
+    /// One of the queue's own buffers, holding whatever it last held; `None` while all of them, as many as the queue is deep, are
+    /// out, or where there is no memory for one. Others, such as those
     /// of [`BlockDevice::aligned_buffer`], work too; those of the queue cost least.
     #[must_use]
     pub fn buffer(&self) -> Option<AlignedBuffer> {
         match &self.lane {
-            Lane::Threads(threads) => AlignedBuffer::for_transfers(threads.buffer_size, self.target().alignment).ok(),
+            Lane::Threads(threads) => threads.buffer(self.target().alignment),
             #[cfg(uring)]
             Lane::Ring(lane) => lane.buffer(),
         }
@@ -201,10 +210,16 @@ impl Queue {
         if self.in_flight == self.depth {
             return Err(self.full());
         }
-        let command = Command::flush(user_data);
+        let mut command = Command::flush(user_data);
         if self.target().read_only {
+            command.since = self.target().begin();
             self.in_flight += 1;
             self.ready.push_back((command, Ok(())));
+            match &self.lane {
+                Lane::Threads(threads) => threads.tell(),
+                #[cfg(uring)]
+                Lane::Ring(lane) => lane.tell(),
+            }
         } else {
             self.start(command)?;
         }
@@ -240,7 +255,7 @@ impl Queue {
         command.since = self.target().begin();
         let (action, bytes) = (command.action, command.bytes());
         match &mut self.lane {
-            Lane::Threads(threads) => threads.start(command),
+            Lane::Threads(threads) => threads.start(command)?,
             #[cfg(uring)]
             Lane::Ring(lane) => lane.start(command)?,
         }

@@ -290,7 +290,7 @@ impl Uring {
         match may_lend.then(|| self.pool.lease()).flatten() {
             Some(mut buf) => {
                 buf[..bytes].fill(0);
-                Ok(AlignedBuffer::of_lease(buf, bytes, Some(Arc::clone(&self.lent))))
+                Ok(AlignedBuffer::of_lease(buf, bytes).counted(&self.lent))
             }
             None => AlignedBuffer::for_transfers(bytes, self.blocking.target.alignment),
         }

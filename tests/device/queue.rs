@@ -242,3 +242,68 @@ fn a_queue_that_goes_gives_up_what_it_has() {
         }
     }
 }
+
+#[test]
+fn a_queue_has_as_many_buffers_as_it_is_deep() {
+    let directory = common::directory();
+    for backend in backends() {
+        let device = device(&directory, backend, true);
+        let mut queue = device.queue(8, BLOCK).unwrap();
+        let all = |queue: &Queue| -> Vec<AlignedBuffer> { std::iter::from_fn(|| queue.buffer()).take(100).collect() };
+        let mut buffers = all(&queue);
+        assert_eq!(buffers.len(), 8, "{backend}");
+        queue.read(0, buffers.pop().unwrap(), 0).unwrap();
+        assert!(queue.buffer().is_none(), "{backend}: it is in flight");
+        drop(queue.wait().unwrap().expect("in flight"));
+        assert_eq!(all(&queue).len(), 1, "{backend}: back again");
+        drop(buffers);
+        // What can't be had is no reason to go without a ring.
+        for size in [(1 << 30) + BLOCK, 1 << 40, usize::MAX - BLOCK + 1] {
+            assert_eq!(device.queue(1, size).unwrap_err().kind(), ErrorKind::InvalidInput, "{backend} {size}");
+        }
+        assert!(device.report().degraded.is_empty());
+    }
+}
+
+#[test]
+fn an_event_loop_that_takes_one_at_a_time_hears_of_all() {
+    let directory = common::directory();
+    let readable = |descriptor: i32, limit: i32| {
+        let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one element.
+        unsafe { libc::poll(&raw mut poll, 1, limit) == 1 }
+    };
+    for (backend, direct) in backends().into_iter().flat_map(|backend| [(backend, true), (backend, false)]) {
+        let device = device(&directory, backend, direct);
+        let mut queue = device.queue(8, BLOCK).unwrap();
+        let descriptor = queue.completion_fd().unwrap().as_raw_fd();
+        for _ in 0..1000 {
+            for block in 0..8 {
+                queue.read(block, queue.buffer().unwrap(), block).unwrap();
+            }
+            queue.submit().unwrap();
+            while queue.in_flight() > 0 {
+                assert!(readable(descriptor, 10_000), "{backend} {direct}: nobody told of {}", queue.in_flight());
+                if let Some(completed) = queue.poll() {
+                    completed.result.unwrap();
+                }
+            }
+        }
+        drop((queue, device));
+        // Where there is nothing to flush, that it has ended is told as well; and it took no time.
+        let path = directory.path().join(format!("{backend}-{direct}"));
+        let options = Options::new().backend(backend).direct(direct).read_only(true).measure_latency(true);
+        let device = block::open(path, &options).unwrap();
+        let mut queue = device.queue(8, BLOCK).unwrap();
+        let descriptor = queue.completion_fd().unwrap().as_raw_fd();
+        assert!(queue.poll().is_none() && !readable(descriptor, 0));
+        std::thread::sleep(Duration::from_millis(50));
+        let begun = Instant::now();
+        queue.flush(5).unwrap();
+        queue.submit().unwrap();
+        assert!(readable(descriptor, 10_000), "{backend}: nobody told of a flush");
+        assert_eq!(queue.poll().map(|completed| completed.user_data), Some(5));
+        let took = device.latency().unwrap().flushes.percentile(100.0);
+        assert!(took <= begun.elapsed() * 5 / 4 + Duration::from_nanos(5), "{backend}: {took:?}");
+    }
+}

@@ -33,13 +33,15 @@ pub(super) struct RingLane {
 impl RingLane {
     /// `None` where there is no ring to be had.
     pub(super) fn new(device: &Uring, depth: u32, buffer_size: usize) -> Result<Option<Self>> {
+        // That there is no memory is no reason to go without a ring.
+        let pool = Pool::new(depth, buffer_size)?;
         let kind = device.kind();
         let made = kind.make_core(depth).and_then(|core| {
             let mut ring = Ring::new(core);
             let file = ring.register_file(&device.blocking.target.file)?;
-            Ok((ring, file, Pool::new(depth, buffer_size)?))
+            Ok((ring, file))
         });
-        let (mut ring, file, pool) = match made {
+        let (mut ring, file) = match made {
             Ok(made) => made,
             Err(error) => {
                 device.degrade(Fallback::PreadAtTimes, &format!("a queue can't have a ring ({error})"))?;
@@ -54,7 +56,7 @@ impl RingLane {
     }
 
     pub(super) fn buffer(&self) -> Option<AlignedBuffer> {
-        self.pool.lease().map(|buf| AlignedBuffer::of_lease(buf, self.buffer_size, None))
+        self.pool.lease().map(|buf| AlignedBuffer::of_lease(buf, self.buffer_size))
     }
 
     /// Room for one more command, where nothing is out of the ordinary.
@@ -167,12 +169,20 @@ impl RingLane {
     #[cold]
     #[inline(never)]
     fn may_have_more(&mut self) -> bool {
+        if self.ring.core().check_usable().is_err() {
+            // In the child of a fork the descriptor is the parent's too, and must still tell it.
+            return false;
+        }
         if self.has_unsubmitted {
             // What it can't submit goes with the next one.
             return self.submit(0, None).is_ok();
         }
         if let Some(eventfd) = &self.eventfd {
             if platform::reset(eventfd) {
+                if self.ring.core().queues().has_completions() {
+                    // It told of these, of which the caller may take one and wait for the next.
+                    platform::signal(eventfd);
+                }
                 return true;
             }
         }
@@ -215,12 +225,18 @@ impl RingLane {
         Some(device.carry_out(command, why))
     }
 
+    /// Tells an event loop that something has ended.
+    pub(super) fn tell(&self) {
+        self.eventfd.iter().for_each(platform::signal);
+    }
+
     pub(super) fn completion_fd(&mut self) -> Result<BorrowedFd<'_>> {
         if self.is_polled {
             let message =
                 "completions of this device are polled for, which no descriptor tells; leave Options::iopoll off";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
+        self.ring.core().check_usable()?;
         if self.eventfd.is_none() {
             let made = platform::eventfd().map_err(|error| Error::from_io(error, "make an eventfd"))?;
             self.ring.register_eventfd(&made)?;

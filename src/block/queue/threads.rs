@@ -12,9 +12,10 @@ use {
     std::sync::OnceLock,
 };
 
-use crate::block::Picked;
-use crate::block::command::{Action, Command};
+use crate::block::command::{Action, Command, TransferError};
 use crate::block::file::WORTH_HELP;
+use crate::block::process::Process;
+use crate::block::{AlignedBuffer, Picked};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A command that was carried out.
@@ -22,12 +23,15 @@ type Outcome = (Command, Result<()>);
 
 /// What a queue on the device's threads has.
 pub(super) struct Threads {
-    pub(super) buffer_size: usize,
+    depth: usize,
+    buffer_size: usize,
+    /// Has one owner more than there are buffers of the queue's own.
+    lent: Arc<()>,
     /// Nobody has begun these.
     started: Vec<Command>,
     ended: Arc<Ended>,
     /// The threads are this process's, and not its children's.
-    process: u32,
+    process: Process,
 }
 
 /// Where threads put what they carried out.
@@ -61,21 +65,34 @@ impl Ended {
 }
 
 impl Threads {
-    pub(super) fn new(buffer_size: usize) -> Self {
-        Self { buffer_size, started: Vec::new(), ended: Arc::default(), process: std::process::id() }
+    pub(super) fn new(depth: u32, buffer_size: usize) -> Self {
+        let (depth, lent) = (depth as usize, Arc::default());
+        Self { depth, buffer_size, lent, started: Vec::new(), ended: Arc::default(), process: Process::current() }
+    }
+
+    /// As many as a queue on a ring has, so that what works on one does on the other.
+    pub(super) fn buffer(&self, alignment: usize) -> Option<AlignedBuffer> {
+        if Arc::strong_count(&self.lent) > self.depth {
+            return None;
+        }
+        let buffer = AlignedBuffer::for_transfers(self.buffer_size, alignment).ok()?;
+        Some(buffer.counted(&self.lent))
     }
 
     #[cold]
     #[inline(never)]
-    pub(super) fn start(&mut self, command: Command) {
+    pub(super) fn start(&mut self, command: Command) -> Result<(), TransferError> {
+        if !self.process.is_this() {
+            return Err(TransferError::new(forked(), command.buffer));
+        }
         self.started.push(command);
+        Ok(())
     }
 
     /// Carries out what takes no longer than to tell another thread of it, and has threads carry out the rest.
     pub(super) fn submit(&mut self, device: &Arc<Picked>, ready: &mut VecDeque<Outcome>) -> Result<()> {
-        if self.process != std::process::id() {
-            let message = "the queue was made before a fork and belongs to the parent process; make a new one";
-            return Err(Error::new(ErrorKind::Forked, message));
+        if !self.process.is_this() {
+            return Err(forked());
         }
         let blocking = device.blocking();
         for mut command in self.started.drain(..) {
@@ -95,6 +112,11 @@ impl Threads {
             }));
         }
         Ok(())
+    }
+
+    /// Tells an event loop that something has ended.
+    pub(super) fn tell(&self) {
+        self.ended.tell();
     }
 
     /// Waits until `ready` has `count`, for `limit` at most.
@@ -119,18 +141,28 @@ impl Threads {
     }
 
     pub(super) fn poll(&self, ready: &mut VecDeque<Outcome>) -> Option<Outcome> {
+        if !self.process.is_this() {
+            // The descriptor is the parent's too, and must still tell it.
+            return None;
+        }
         ready.append(&mut self.ended.list());
         #[cfg(target_os = "linux")]
         if let (true, Some(eventfd)) = (ready.is_empty(), self.ended.eventfd.get()) {
             sys::reset(eventfd);
             // What came before that was told of by nobody else.
             ready.append(&mut self.ended.list());
+            if ready.len() > 1 {
+                self.ended.tell();
+            }
         }
         ready.pop_front()
     }
 
     #[cfg(target_os = "linux")]
     pub(super) fn completion_fd(&self) -> Result<BorrowedFd<'_>> {
+        if !self.process.is_this() {
+            return Err(forked());
+        }
         let eventfd = match self.ended.eventfd.get() {
             Some(eventfd) => eventfd,
             None => {
@@ -142,4 +174,10 @@ impl Threads {
         };
         Ok(eventfd.as_fd())
     }
+}
+
+#[cold]
+fn forked() -> Error {
+    let message = "the queue was made before a fork and belongs to the parent process; make a new one";
+    Error::new(ErrorKind::Forked, message)
 }
