@@ -136,14 +136,16 @@ struct Released {
     _device: Option<Arc<Picked>>,
     _waker: Option<Waker>,
     next: Option<Waker>,
+    others: Vec<Waker>,
 }
 
 impl Released {
-    /// Without the lock.
+    /// Without the lock. Others are told before anything is dropped that may panic.
     fn settle(self) {
         if let Some(next) = self.next {
             wake(next);
         }
+        self.others.into_iter().for_each(wake);
     }
 }
 
@@ -303,6 +305,7 @@ impl State {
         }
         tell_all_ended(tasks, untold);
         (0..released).for_each(|_| after.wakers.extend(self.waiters.call()));
+        after.wakers.append(&mut self.call_where_idle());
     }
 
     /// Ends a task that is in flight; the command is missing where it was lost with the ring.
@@ -327,15 +330,22 @@ impl State {
             after.wakers.extend(task.waker.take());
             task.ended = Some((command.and_then(|command| command.buffer), result));
         }
+        after.wakers.append(&mut self.call_where_idle());
     }
 
     /// Takes the outcome of a task, which is free from then on; and what is to be dropped, and woken, without the lock.
     fn take(&mut self, slot: u32) -> Option<(Outcome, Released)> {
         let task = &mut self.tasks[slot as usize];
         let outcome = task.ended.take()?;
-        let released = Released { _device: task.device.take(), _waker: task.waker.take(), next: self.waiters.call() };
+        let (device, waker) = (task.device.take(), task.waker.take());
         self.free.push(slot);
-        Some((outcome, released))
+        let (next, others) = (self.waiters.call(), self.call_where_idle());
+        Some((outcome, Released { _device: device, _waker: waker, next, others }))
+    }
+
+    /// Calls everybody where there is room and nothing under way that would make more.
+    fn call_where_idle(&mut self) -> Vec<Waker> {
+        if self.pending == 0 && !self.free.is_empty() { self.waiters.call_all().collect() } else { Vec::new() }
     }
 
     /// Lets go of pools that devices gave up. One relaxed load where none did.
@@ -422,11 +432,12 @@ impl Hub {
         count(&device.target().counters.in_flight, 1);
         // Who has a reactor needs no thread.
         let for_thread = (!self.is_attached).then(|| Arc::clone(&device));
-        let task = &mut state.tasks[slot as usize];
-        (task.device, task.waker, task.ticket) = (Some(device), Some(waker), Some(ticket));
         state.pending += 1;
+        let task = &mut state.tasks[slot as usize];
+        task.ticket = Some(ticket);
         match for_thread {
             None => {
+                (task.device, task.waker) = (Some(device), Some(waker));
                 let reactor = state.reactor.take();
                 drop(state);
                 if let Some(reactor) = reactor {
@@ -434,17 +445,24 @@ impl Hub {
                 }
                 Begun::Pending(slot)
             }
-            Some(device) => self.begin(state, slot, &device),
+            Some(kept) => {
+                task.device = Some(device);
+                self.begin(state, slot, &kept, waker)
+            }
         }
     }
 
     /// Submits a command of the process's hub, and takes what ended by then.
-    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>, slot: u32, device: &Picked) -> Begun {
+    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>, slot: u32, device: &Picked, waker: Waker) -> Begun {
         let mut after = Aftermath::new();
         // What can't be submitted now is submitted by the thread.
         let _ = state.submit();
         state.reap(&mut after);
         let taken = state.take(slot);
+        if taken.is_none() {
+            // Not before: who gets the answer at once need not be woken.
+            state.tasks[slot as usize].waker = Some(waker);
+        }
         let needs_thread = state.pending > 0;
         drop(state);
         self.settle(after);
@@ -511,8 +529,8 @@ impl Hub {
         let Some(mut state) = self.lock() else { return };
         if let Some((outcome, released)) = state.take(slot) {
             drop(state);
-            drop(outcome);
-            return released.settle();
+            released.settle();
+            return drop(outcome);
         }
         let mut after = Aftermath::new();
         let task = &mut state.tasks[slot as usize];
@@ -529,8 +547,9 @@ impl Hub {
             state.reap(&mut after);
         }
         drop(state);
-        drop(waker);
+        // Others are told first: dropping it is the executor's code, and may panic.
         self.settle(after);
+        drop(waker);
     }
 
     /// Does what is left to do without the lock.
@@ -710,8 +729,8 @@ impl Hub {
             };
             let is_through = after.odd.is_empty();
             drop(state);
-            drop(before);
             self.settle(after);
+            drop(before);
             match submitted {
                 Err(error) if !is_passing(&error) => return Err(error),
                 Err(_) => std::thread::yield_now(),
