@@ -40,6 +40,8 @@ mod defects;
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(target_os = "linux")]
+mod fork;
+#[cfg(target_os = "linux")]
 mod futures;
 #[cfg(target_os = "linux")]
 mod geometry;

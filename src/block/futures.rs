@@ -17,9 +17,10 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::block::command::{Action, Command, TransferError};
-use crate::block::futures::jobs::{Job, Jobs};
+use crate::block::futures::jobs::{Job, Jobs, forked};
 use crate::block::futures::timer::Deadline;
 use crate::block::futures::waiters::Place;
+use crate::block::stats::count;
 use crate::block::{AlignedBuffer, Device, Picked};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -206,16 +207,21 @@ impl FlushFuture {
 
 impl State {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<AlignedBuffer>, TransferError>> {
-        #[cfg(uring)]
-        if let Self::OnRing(hub, slot) = self {
-            // As nearly always, and left where it is while it goes on.
-            return match hub.poll(*slot, context.waker()) {
-                Poll::Ready(outcome) => {
-                    *self = Self::Over;
-                    Poll::Ready(answer(outcome))
-                }
-                Poll::Pending => Poll::Pending,
-            };
+        // Left where it is until it has ended: a waker that panics when it is cloned loses nothing.
+        let polled = match self {
+            #[cfg(uring)]
+            Self::OnRing(hub, slot) => Some(hub.poll(*slot, context.waker())),
+            Self::OnThread(device, _) if device.blocking().workers.are_elsewhere() => {
+                Some(Poll::Ready((None, Err(forked()))))
+            }
+            Self::OnThread(_, job) => Some(job.poll(context.waker()).map(|(command, result)| (command.buffer, result))),
+            _ => None,
+        };
+        if let Some(polled) = polled {
+            return polled.map(|outcome| {
+                *self = Self::Over;
+                answer(outcome)
+            });
         }
         let outcome = match mem::replace(self, Self::Over) {
             Self::Refused(refused) => return Poll::Ready(Err(refused)),
@@ -233,14 +239,8 @@ impl State {
                 self.begin(device, command, context)
             }
             #[cfg(uring)]
-            Self::OnRing(..) => unreachable!("looked at above"),
-            Self::OnThread(device, job) => match job.poll(context.waker()) {
-                Poll::Ready((command, result)) => Some((command.buffer, result)),
-                Poll::Pending => {
-                    *self = Self::OnThread(device, job);
-                    None
-                }
-            },
+            Self::OnRing(..) => unreachable!("polled above"),
+            Self::OnThread(..) => unreachable!("polled above"),
             Self::Over => panic!("a future is polled after its end"),
         };
         match outcome {
@@ -274,6 +274,15 @@ impl State {
                 }
             },
         };
+        let blocking = device.blocking();
+        if blocking.workers.are_elsewhere() {
+            // The child of a fork has no threads but this one.
+            let mut command = command;
+            let result = command.carry_out(blocking);
+            blocking.target.end(command.action, command.since);
+            count(&blocking.target.counters.failures, u64::from(result.is_err()));
+            return Some((command.buffer, result));
+        }
         *self = match Jobs::start(&device, command, context.waker().clone()) {
             Ok(job) => Self::OnThread(device, job),
             Err((command, place)) => Self::InLine(device, command, Line::Jobs(place)),
@@ -327,8 +336,10 @@ impl State {
                 hub.abandon(slot);
                 None
             }
-            Self::OnThread(_, job) => {
-                job.abandon();
+            Self::OnThread(device, job) => {
+                if !device.blocking().workers.are_elsewhere() {
+                    job.abandon();
+                }
                 None
             }
             Self::New(..) | Self::Refused(_) | Self::Over => None,

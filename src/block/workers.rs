@@ -10,10 +10,14 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::block::process::Process;
+
 /// Threads for one device.
 pub(super) struct Workers {
     shared: Arc<Shared>,
     most: usize,
+    /// Whose threads they are: in its children there are none, and the lock may be held for ever.
+    process: Process,
 }
 
 struct Shared {
@@ -147,13 +151,18 @@ impl Workers {
     /// At most so many threads, none of which is started yet.
     pub(super) fn new(most: usize) -> Self {
         let shared = Shared { state: Mutex::default(), work: Condvar::new(), done: Condvar::new() };
-        Self { shared: Arc::new(shared), most }
+        Self { shared: Arc::new(shared), most, process: Process::current() }
+    }
+
+    /// Whether this is the child of a `fork`, in which the threads are not.
+    pub(super) fn are_elsewhere(&self) -> bool {
+        !self.process.is_this()
     }
 
     /// Calls `work` in this thread, and in up to `helpers` others at the same time; returns when all calls have returned.
     pub(super) fn run(&self, helpers: usize, work: &(dyn Fn() + Sync)) {
         let helpers = helpers.min(self.most);
-        if helpers == 0 {
+        if helpers == 0 || self.are_elsewhere() {
             return work();
         }
         let work_pointer: *const (dyn Fn() + Sync + '_) = work;
@@ -172,9 +181,9 @@ impl Workers {
         work();
     }
 
-    /// Has a thread carry out `work`, some time; returns at once, unless there is no thread to be had.
+    /// Has a thread carry out `work`, some time; returns at once, unless there is no thread to be had, as in the child of a `fork`.
     pub(super) fn spawn(&self, work: Box<dyn FnOnce() + Send>) {
-        if self.most == 0 {
+        if self.most == 0 || self.are_elsewhere() {
             return work();
         }
         let mut state = self.shared.lock();
@@ -210,6 +219,9 @@ impl Workers {
 impl Drop for Workers {
     /// Threads carry out what is queued, and end by themselves.
     fn drop(&mut self) {
+        if self.are_elsewhere() {
+            return;
+        }
         self.shared.lock().is_closed = true;
         self.shared.work.notify_all();
     }

@@ -348,6 +348,128 @@ fn latencies_are_measured_where_that_is_asked_for() {
     }
 }
 
+/// Wakes, and says how often.
+#[derive(Default)]
+struct Counter(AtomicUsize);
+
+impl Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_gets_an_answer_at_once_is_not_woken() {
+    let directory = common::directory();
+    for (backend, direct) in every_kind() {
+        let device = written(&directory, backend, direct);
+        let counter = Arc::new(Counter::default());
+        let waker = Waker::from(Arc::clone(&counter));
+        let mut pending = 0;
+        for block in 0..200 {
+            let mut future = device.read_async(block, device.aligned_buffer(BLOCK).unwrap());
+            if Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending() {
+                pending += 1;
+                let end = Instant::now() + Duration::from_secs(20);
+                while counter.0.load(Ordering::Relaxed) < pending {
+                    assert!(Instant::now() < end, "{backend} {direct}: it is not woken");
+                    std::thread::yield_now();
+                }
+                assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_ready());
+            }
+        }
+        assert_eq!(counter.0.load(Ordering::Relaxed), pending, "{backend} {direct}");
+    }
+}
+
+/// A waker that panics when it is cloned a second time, or when it wakes, with something that panics when it is dropped.
+mod hostile {
+    use std::panic::panic_any;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{RawWaker, RawWakerVTable, Waker};
+
+    pub static CLONES: AtomicBool = AtomicBool::new(true);
+
+    struct Payload;
+
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                panic!("on purpose, in the payload of a panic");
+            }
+        }
+    }
+
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(
+        |data| match CLONES.load(Ordering::Relaxed) {
+            true => RawWaker::new(data, &VTABLE),
+            false => panic!("on purpose, in a waker's clone"),
+        },
+        |_| panic_any(Payload),
+        |_| panic_any(Payload),
+        |_| (),
+    );
+
+    pub fn waker() -> Waker {
+        // SAFETY: nothing is behind it.
+        unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) }
+    }
+}
+
+#[test]
+fn wakers_that_panic_harm_nobody_else() {
+    let directory = common::directory();
+    for (backend, direct) in every_kind() {
+        let device = written(&directory, backend, direct);
+        let waker = hostile::waker();
+        let read = || device.read_async(0, AlignedBuffer::new(BLOCK, device.alignment()).unwrap());
+        // A few for each thread that might end of it, and more than there are places.
+        for _ in 0..300 {
+            let mut future = read().deadline(Instant::now() + Duration::from_millis(1));
+            if Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending() {
+                hostile::CLONES.store(false, Ordering::Relaxed);
+                let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    let waker = hostile::waker();
+                    let _ = Pin::new(&mut future).poll(&mut Context::from_waker(&waker));
+                }));
+                hostile::CLONES.store(true, Ordering::Relaxed);
+                if let Err(payload) = polled {
+                    std::mem::forget(payload);
+                }
+            }
+        }
+        let end = Instant::now() + Duration::from_secs(20);
+        let late = || read().deadline(end);
+        block_on(all((0..50).map(|_| late()))).into_iter().for_each(|outcome| drop(outcome.unwrap()));
+        nothing_stays_in_flight(&device);
+    }
+}
+
+#[test]
+fn futures_that_are_forgotten_in_line_stop_nobody_for_good() {
+    let directory = common::directory();
+    for backend in backends() {
+        let device = Arc::new(written(&directory, backend, true));
+        let read =
+            |index: u64| device.read_async(index % BLOCKS, AlignedBuffer::new(BLOCK, device.alignment()).unwrap());
+        let poll = |future: &mut TransferFuture| Pin::new(future).poll(&mut Context::from_waker(Waker::noop()));
+        let mut first: Vec<TransferFuture> = (0..256).map(read).collect();
+        first.retain_mut(|future| poll(future).is_pending());
+        let mut forgotten: Vec<TransferFuture> = (0..1000).map(read).collect();
+        forgotten.retain_mut(|future| poll(future).is_pending() && format!("{future:?}").contains("waits for room"));
+        std::mem::forget(forgotten);
+        let theirs = Arc::clone(&device);
+        let last = std::thread::spawn(move || {
+            let end = Instant::now() + Duration::from_secs(20);
+            let buffer = AlignedBuffer::new(BLOCK, theirs.alignment()).unwrap();
+            block_on(theirs.read_async(0, buffer).deadline(end)).is_ok()
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        block_on(all(first)).into_iter().for_each(|outcome| drop(outcome.unwrap()));
+        assert!(last.join().unwrap(), "{backend}: it waits for room that there is");
+    }
+}
+
 #[cfg(any(feature = "link", feature = "dlopen"))]
 mod reactor {
     use sysuring::block::Reactor;

@@ -7,7 +7,7 @@ use crate::block::Picked;
 use crate::block::command::Command;
 use crate::block::futures::waiters::{Place, Waiters, wake};
 use crate::block::stats::count;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// How many of a device's commands are under way, and who waits for room.
 #[derive(Default)]
@@ -41,6 +41,7 @@ impl Jobs {
         waker: Waker,
     ) -> Result<Arc<Job>, (Command, Place)> {
         let blocking = device.blocking();
+        debug_assert!(!blocking.workers.are_elsewhere(), "there is nobody to carry it out");
         let mut line = blocking.jobs.line();
         if line.running == blocking.target.queue_depth {
             let place = line.waiters.enter(waker);
@@ -59,7 +60,10 @@ impl Jobs {
             count(&counters.failures, u64::from(result.is_err()));
             let mut line = device.blocking().jobs.line();
             line.running -= 1;
-            let next = line.waiters.call();
+            let mut next: Vec<Waker> = line.waiters.call().into_iter().collect();
+            if line.running == 0 {
+                next.extend(line.waiters.call_all());
+            }
             drop(line);
             // Before anybody hears of it: who does may close the device, and expects it to be closed then.
             drop(device);
@@ -71,12 +75,18 @@ impl Jobs {
 
     /// Leaves the line, to try again.
     pub(super) fn leave(device: &Picked, place: Place) {
+        if device.blocking().workers.are_elsewhere() {
+            return;
+        }
         let left = device.blocking().jobs.line().waiters.leave(place);
         drop(left);
     }
 
     /// Leaves the line for good, and lets another in where room was made for this one.
     pub(super) fn give_up(device: &Picked, place: Place) {
+        if device.blocking().workers.are_elsewhere() {
+            return;
+        }
         let mut line = device.blocking().jobs.line();
         let (left, next) = match line.waiters.leave(place) {
             Some(left) => (Some(left), None),
@@ -86,6 +96,13 @@ impl Jobs {
         drop(left);
         next.into_iter().for_each(wake);
     }
+}
+
+/// A transfer is on a thread of the parent process.
+#[cold]
+pub(super) fn forked() -> Error {
+    let message = "the transfer was started before a fork and belongs to the parent process; start a new one";
+    Error::new(ErrorKind::Forked, message)
 }
 
 impl Job {
