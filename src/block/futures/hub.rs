@@ -135,17 +135,14 @@ thread_local! {
 struct Released {
     _device: Option<Arc<Picked>>,
     _waker: Option<Waker>,
-    next: Option<Waker>,
-    others: Vec<Waker>,
+    called: Vec<Waker>,
 }
 
 impl Released {
     /// Without the lock. Others are told before anything is dropped that may panic.
+    #[inline]
     fn settle(self) {
-        if let Some(next) = self.next {
-            wake(next);
-        }
-        self.others.into_iter().for_each(wake);
+        self.called.into_iter().for_each(wake);
     }
 }
 
@@ -339,8 +336,12 @@ impl State {
         let outcome = task.ended.take()?;
         let (device, waker) = (task.device.take(), task.waker.take());
         self.free.push(slot);
-        let (next, others) = (self.waiters.call(), self.call_where_idle());
-        Some((outcome, Released { _device: device, _waker: waker, next, others }))
+        let mut called = Vec::new();
+        if !self.waiters.is_empty() {
+            called.extend(self.waiters.call());
+            called.append(&mut self.call_where_idle());
+        }
+        Some((outcome, Released { _device: device, _waker: waker, called }))
     }
 
     /// Calls everybody where there is room and nothing under way that would make more.

@@ -27,6 +27,11 @@ impl Waiters {
         self.line.remove(&place)
     }
 
+    #[cfg(uring)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
     /// Who is to be called next.
     pub(super) fn call(&mut self) -> Option<Waker> {
         self.line.pop_first().map(|(_, waker)| waker)
