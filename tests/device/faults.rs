@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use sysuring::ErrorKind;
-use sysuring::block::{self, BlockDevice, Device, Options, ReadRequest, WriteRequest};
+use sysuring::block::{self, BlockDevice, Degraded, Device, Fallback, Options, ReadRequest, WriteRequest};
 
 use super::create;
 use crate::common::disk::{Loop, Mount};
@@ -118,7 +118,13 @@ fn under_load(device: &Device, writes: bool, happens: impl FnOnce()) -> Told {
     });
     println!("{}: {told:?}", device.backend());
     assert!(told.succeeded > 0, "{told:?}");
-    assert_eq!(device.report().degraded, before, "faults of the target are no reason to use another way");
+    let after = device.report().degraded;
+    // Linux 5.10 gives back what it punts to its threads when signals come, again and again.
+    let is_given_back = |degraded: &Degraded| degraded.fallback == Fallback::PreadAtTimes && !common::is_kernel(5, 12);
+    assert!(
+        after[..before.len()] == before && after[before.len()..].iter().all(is_given_back),
+        "faults of the target are no reason to use another way: {after:?}"
+    );
     let stats = device.stats();
     let failures = told.errors.values().map(|(_, count)| *count as u64).sum::<u64>();
     assert_eq!((stats.in_flight, stats.failures), (0, failures), "{stats:?}");
