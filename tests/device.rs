@@ -16,8 +16,8 @@
 //! | a batch longer than the queue waits for itself; two wait for each other | `blocks_runs_and_batches_round_trip`, `defects::threads_share_a_device_whatever_its_backend` |
 //! | batches are not checked, or only afterwards | `mistakes_are_told_and_lose_nothing` |
 //! | a flush does nothing | `operations::flush_fua_and_barrier_reach_the_disk_and_a_write_alone_does_not` |
-//! | closing leaves rings, descriptors, pinned memory | `uring::threads::short_threads_and_many_devices_leave_nothing_behind`, `uring::process::a_closed_device_leaves_no_memory_pinned` |
-//! | rings of threads that ended stay, and count | `uring::threads::short_threads_and_many_devices_leave_nothing_behind` |
+//! | closing leaves rings, descriptors, pinned memory | `threads::a_thousand_opens_and_closes_leave_nothing_behind`, `uring::process::a_closed_device_leaves_no_memory_pinned` |
+//! | rings of threads that ended stay, and count | `threads::ten_thousand_short_threads_leave_nothing_behind`, `threads::many_threads_use_many_devices` |
 //! | a lock is held across a wait | `uring::shared::a_thread_that_waits_long_holds_nobody_up` |
 //! | a library that is there is taken for io_uring that works | `ladder::no_ring_is_pread`, `uring::process` |
 //! | no way out where O_DIRECT is refused | `ladder::no_direct_is_the_page_cache` |
@@ -53,6 +53,8 @@ mod ladder;
 mod operations;
 #[cfg(target_os = "linux")]
 mod queue;
+#[cfg(target_os = "linux")]
+mod threads;
 
 use std::io::ErrorKind as IoErrorKind;
 use std::os::unix::fs::symlink;
