@@ -130,3 +130,23 @@ fn a_childs_reactor_stays_when_its_parents_goes() {
         is_there && Reactor::new().is_ok()
     });
 }
+
+#[cfg(any(feature = "link", feature = "dlopen"))]
+#[test]
+fn futures_go_on_where_the_ring_can_not_be_entered_any_more() {
+    if let Err(reason) = sysuring::available() {
+        return common::skip(reason);
+    }
+    let directory = common::directory();
+    for errno in [libc::EPERM, libc::EAGAIN] {
+        // Its hub and its hub's thread are its own.
+        in_child(&format!("errno {errno}"), || {
+            let device = device(&directory, Backend::Uring);
+            block_on(read(&device, 0)).unwrap();
+            common::filter::deny(&[libc::SYS_io_uring_enter], errno);
+            (0..8).for_each(|block| drop(block_on(read(&device, block)).unwrap()));
+            let degraded = device.report().degraded;
+            device.stats().in_flight == 0 && degraded.len() == 1 && degraded[0].to_string().contains("submit")
+        });
+    }
+}

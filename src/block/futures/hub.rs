@@ -55,6 +55,8 @@ const TASKS: u32 = 256;
 const MOST_HUBS: usize = 8;
 /// How long a reactor that goes waits for what it has in flight.
 const LAST_WAIT: Duration = Duration::from_secs(1);
+/// How often in a row the hub's thread tries to submit, a millisecond apart, before it does without the ring.
+const MOST_SUBMITS: u32 = 1000;
 
 /// See the [module](self).
 pub(in crate::block) struct Hub {
@@ -76,6 +78,8 @@ struct State {
     waiters: Waiters,
     /// Something was started, or started again, and not submitted.
     has_unsubmitted: bool,
+    /// How often in a row the hub's thread could not submit.
+    failed_submits: u32,
     /// Of the reactor, while it sleeps.
     reactor: Option<Waker>,
     thread: Thread,
@@ -182,6 +186,7 @@ impl State {
             pending: 0,
             waiters: Waiters::default(),
             has_unsubmitted: false,
+            failed_submits: 0,
             reactor: None,
             thread: Thread::None,
             is_closed: false,
@@ -248,6 +253,20 @@ impl State {
                 }
             }
         }
+    }
+
+    /// After a submit failed: takes back what the kernel has not seen, where the next one will hardly do better. Whether it
+    /// did so.
+    #[cold]
+    fn withdraw(&mut self, error: &Error) -> bool {
+        self.failed_submits += 1;
+        if is_passing(error) && self.failed_submits < MOST_SUBMITS {
+            return false;
+        }
+        let Some(core) = self.core.as_mut().filter(|core| core.check_usable().is_ok()) else { return false };
+        core.withdraw_unsubmitted();
+        (self.has_unsubmitted, self.failed_submits) = (false, 0);
+        true
     }
 
     /// Has the kernel tell the eventfd of no completion: those that are there when a submit returns are taken at once.
@@ -574,6 +593,23 @@ impl Hub {
         let _ = SCRATCH.try_with(|scratch| scratch.set(after.wakers));
     }
 
+    /// Carries out what was withdrawn, since the ring takes nothing any more.
+    #[cold]
+    fn carry_out_withdrawn(&self, after: &mut Aftermath, why: &str) {
+        let is_withdrawn = |(_, _, result): &(Arc<Picked>, Command, i32)| *result == -libc::ECANCELED;
+        let (withdrawn, odd) = std::mem::take(&mut after.odd).into_iter().partition(is_withdrawn);
+        let withdrawn: Vec<_> = withdrawn;
+        after.odd = odd;
+        for (device, command, _) in withdrawn {
+            let slot = command.tag as u32;
+            let (command, result) = device.carry_out(command, why);
+            if let Some(mut state) = self.lock() {
+                state.end(slot, Some(command), result, after);
+            }
+            after.devices.push(device);
+        }
+    }
+
     /// Looks at a command that did not end as it should.
     #[cold]
     fn go_on(&self, device: &Arc<Picked>, mut command: Command, result: i32, after: &mut Aftermath) {
@@ -674,6 +710,13 @@ impl Hub {
         let mut after = Aftermath::new();
         let Some(mut state) = self.lock() else { return false };
         let submitted = state.submit();
+        let withdrawn = match &submitted {
+            Ok(()) => {
+                state.failed_submits = 0;
+                None
+            }
+            Err(error) => state.withdraw(error).then(|| format!("it can't be submitted ({error})")),
+        };
         state.reap(&mut after);
         let lost = state.core.as_ref().is_none_or(|core| core.check_usable().is_err());
         if lost {
@@ -682,6 +725,9 @@ impl Hub {
         let descriptor = state.core.as_ref().map(|core| core.queues().descriptor());
         let is_over = state.pending == 0;
         drop(state);
+        if let Some(why) = withdrawn {
+            self.carry_out_withdrawn(&mut after, &why);
+        }
         self.settle(after);
         let (Some(descriptor), false) = (descriptor, lost) else { return false };
         if submitted.is_err() {
