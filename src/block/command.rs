@@ -214,7 +214,10 @@ impl Command {
         let asked = (self.bytes() - self.moved).min(LONGEST);
         match target.account(self.action.name(), offset, moved, asked) {
             Ok(kept) => self.moved += kept,
-            Err(error) => return Next::Ended(Err(error)),
+            Err(error) => {
+                Target::log_end(&error);
+                return Next::Ended(Err(error));
+            }
         }
         if self.buffer.as_ref().is_none_or(|buffer| target.is_aligned(buffer.address().wrapping_add(self.moved))) {
             Next::Again

@@ -35,6 +35,8 @@ pub use reactor::Reactor;
 ///
 /// It begins when it is first polled, and keeps the device open. Dropping it is safe at any time: the kernel is asked to end
 /// it, and its buffer goes when it has. Whether a write that was dropped has been carried out is not known.
+///
+/// One that waits for its turn has to be polled, or dropped: where it is forgotten it keeps its place and its device.
 #[must_use = "a future does nothing before it is polled"]
 pub struct TransferFuture {
     state: State,
@@ -175,7 +177,9 @@ impl TransferFuture {
 
     /// Ends the transfer with [`ErrorKind::TimedOut`] where it has not ended at that time.
     ///
-    /// It is given up then as if the future were dropped: the buffer, which the kernel may still use, does not come back.
+    /// It is given up then as if the future were dropped: the buffer, which the kernel may still use, comes back only where the
+    /// transfer had not begun, and a write may still be carried out. What ends when it is first polled is in time, whatever the
+    /// deadline.
     pub fn deadline(mut self, at: Instant) -> Self {
         self.deadline = Some(Deadline::new(at));
         self

@@ -52,7 +52,8 @@
 //!
 //! A device that was open before a `fork` goes on in the parent as if nothing had happened; the lock stays with the parent.
 //! The child should leave it alone: it may use it as long as the parent had no other threads that did, and buffers that the
-//! device lent are zeroes there.
+//! device lent are zeroes there. Calls that block, new queues and new futures work then; the parent's queues, futures and
+//! reactors are errors.
 //!
 //! # What is durable when
 //!

@@ -61,8 +61,8 @@ const LARGEST_BUFFER: usize = 1 << 30;
 /// ```
 ///
 /// A queue keeps its device open. Dropping it gives up what is in flight: whether that is carried out is not known, and on
-/// `pread` and `pwrite` threads that are at it keep the device open until they are through. In the child of a `fork` every
-/// call is an error.
+/// `pread` and `pwrite` threads that are at it keep the device open until they are through. In the child of a `fork`
+/// whatever starts or waits is an error, and nothing can be taken.
 pub struct Queue {
     device: Arc<Picked>,
     lane: Lane,
@@ -274,7 +274,8 @@ impl Queue {
     }
 
     /// Hands over what was started, and waits until `count` requests, or all that are in flight, can be taken by
-    /// [`Queue::poll`]. One that has to go on, after a short transfer, is counted too: so there may be fewer.
+    /// [`Queue::poll`]. One that has to go on, after a short transfer, is counted too: so there may be fewer. To be sure of
+    /// `count`, call [`Queue::wait`] as often.
     ///
     /// # Errors
     ///
@@ -283,7 +284,7 @@ impl Queue {
         self.hand_over(count, None)
     }
 
-    /// As [`Queue::submit_and_wait`], for `limit` at most. It is no error when the time passes.
+    /// As [`Queue::submit_and_wait`], for `limit` at most, or until a signal comes. It is no error when the time passes.
     ///
     /// # Errors
     ///
@@ -370,7 +371,8 @@ impl Queue {
     }
 
     /// A descriptor (an eventfd) for other event loops: readable when requests may have ended. [`Queue::poll`] resets it when
-    /// there is none to take.
+    /// there is none to take: watch it (level-triggered), poll until there is no more, and leave the reading to that. It tells of
+    /// nothing that was not submitted.
     ///
     /// # Errors
     ///

@@ -318,8 +318,15 @@ impl Target {
             self.place(operation, offset),
             self.block_count()
         );
-        log::error!("{message}");
         Error::new(ErrorKind::EndOfDevice, message)
+    }
+
+    /// Logs that a target ended early, where that is the error: with no lock held, since a logger may use a device.
+    #[cold]
+    pub(crate) fn log_end(error: &Error) {
+        if error.kind() == ErrorKind::EndOfDevice {
+            log::error!("{error}");
+        }
     }
 
     /// How much of what a transfer moved is of use, where `asked` was asked for: the next one begins at a multiple of the unit.
@@ -698,7 +705,7 @@ impl Progress {
         match result {
             Ok(moved) => {
                 self.0 = Setbacks::default();
-                target.account(operation, offset, moved, asked)
+                target.account(operation, offset, moved, asked).inspect_err(Target::log_end)
             }
             Err(error) if is_passing(&error) && self.0.may_try_again() => {
                 count(&target.counters.retries, 1);

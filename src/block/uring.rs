@@ -315,8 +315,9 @@ impl Uring {
     #[cold]
     #[inline(never)]
     fn one_anyhow<R: Request>(&self, mut request: R, durability: Durability) -> Result<()> {
-        if request.result().is_none() {
-            self.run(std::slice::from_mut(&mut request), durability);
+        match request.result() {
+            None => self.run(std::slice::from_mut(&mut request), durability),
+            Some(result) => result.as_ref().err().into_iter().for_each(Opened::log_end),
         }
         request.into_result().expect("a run gives every request its result")
     }
@@ -393,6 +394,10 @@ impl Uring {
             transfer.fail(&error);
         }
         transfer.settle();
+        if transfer.ends_early {
+            drop(transfer);
+            requests.iter().filter_map(|request| request.result()?.as_ref().err()).for_each(Opened::log_end);
+        }
     }
 
     fn run_on_rings<R: Request>(&self, transfer: &mut Transfer<'_, R>) -> Result<()> {
@@ -621,6 +626,8 @@ struct Transfer<'a, R: Request> {
     /// What the kernel gave back again and again: nothing more is started, and all that is left is carried out by `pread` and `pwrite`.
     by_hand: Vec<Part>,
     durability: Durability,
+    /// The target ended before a request did, which is still to be logged.
+    ends_early: bool,
 }
 
 /// There is no room on the ring, or no lease: some of what is in flight has to end first.
@@ -640,6 +647,7 @@ impl<'a, R: Request> Transfer<'a, R> {
             setbacks: Setbacks::default(),
             by_hand: Vec::new(),
             durability,
+            ends_early: false,
         }
     }
 
@@ -784,7 +792,10 @@ impl<'a, R: Request> Transfer<'a, R> {
             return;
         }
         match target.account(R::NAME, offset, moved, part.length) {
-            Err(error) => request.set_result(Err(error)),
+            Err(error) => {
+                self.ends_early = true;
+                request.set_result(Err(error));
+            }
             Ok(kept) => {
                 // What is left may be less aligned than the whole was.
                 let (mut position, end) = (part.position + kept, part.position + part.length);

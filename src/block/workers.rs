@@ -188,17 +188,13 @@ impl Workers {
         }
         let mut state = self.shared.lock();
         state.queue.push_back(Work::Alone(work));
-        let all_started = self.start_threads(state);
+        self.start_threads(state);
         self.shared.work.notify_one();
-        if !all_started {
-            while let Some(work) = self.shared.take_from_nobody() {
-                work();
-            }
-        }
     }
 
-    /// Starts threads where there is more to do than threads are idle; false where one could not be started.
-    fn start_threads(&self, mut state: MutexGuard<'_, State>) -> bool {
+    /// Starts threads where there is more to do than threads are idle. Where one can't be started, and there is none, what
+    /// nobody else would do is done here, whoever put it there.
+    fn start_threads(&self, mut state: MutexGuard<'_, State>) {
         let wanted = state.queue.len().saturating_sub(state.idle).min(self.most - state.threads);
         state.threads += wanted;
         drop(state);
@@ -212,7 +208,11 @@ impl Workers {
                 all_started = false;
             }
         }
-        all_started
+        if !all_started {
+            while let Some(work) = self.shared.take_from_nobody() {
+                work();
+            }
+        }
     }
 }
 

@@ -197,6 +197,60 @@ fn a_disk_that_shrinks_while_it_is_read_ends_there() {
     }
 }
 
+/// Reads a device whenever something is logged.
+struct Reader(Device, AtomicU64);
+
+impl log::Log for Reader {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let is_end = record.args().to_string().contains("ends before its");
+        self.0.read_block(0, &mut [0; 4096]).unwrap();
+        self.1.fetch_add(u64::from(is_end), Ordering::Relaxed);
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_logger_may_use_a_device_and_is_told_once_of_an_early_end() {
+    if !common::is_alone("device::faults::a_logger_may_use_a_device_and_is_told_once_of_an_early_end") {
+        return;
+    }
+    // This thread's ring is the only one: others share one.
+    #[cfg(any(feature = "link", feature = "dlopen"))]
+    sysuring::ThreadRings::set_limit(1);
+    let directory = common::directory();
+    let other = create(&directory.path().join("other"), *backends().last().unwrap(), 16);
+    other.read_block(0, &mut [0; 4096]).unwrap();
+    let reader: &'static Reader = Box::leak(Box::new(Reader(other, AtomicU64::new(0))));
+    let path = directory.path().join("disk");
+    for backend in backends() {
+        let device = create(&path, backend, 16);
+        works(&device);
+        set_len(&path, 8 * 4096);
+        let _ = log::set_logger(reader);
+        log::set_max_level(log::LevelFilter::Error);
+        let read = |expected| {
+            let mut memory = device.aligned_buffer(4096).unwrap();
+            let error = device.read_block(12, &mut memory).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::EndOfDevice, "{error}");
+            assert_eq!(reader.1.load(Ordering::Relaxed), expected, "{backend}");
+            let mut requests = [ReadRequest::new(1, &mut memory)];
+            device.read_blocks(&mut requests).unwrap();
+        };
+        let before = reader.1.load(Ordering::Relaxed);
+        without_hanging(|| {
+            read(before + 1);
+            std::thread::scope(|scope| scope.spawn(|| read(before + 2)).join().unwrap());
+        });
+        log::set_max_level(log::LevelFilter::Off);
+        set_len(&path, 16 * 4096);
+    }
+}
+
 /// Whether the kernel reports that a disk's second half is gone, to who reads it past the page cache and without this library.
 fn device_ends(path: &std::path::Path) -> bool {
     let disk = File::options().read(true).custom_flags(libc::O_DIRECT).open(path).unwrap();

@@ -83,7 +83,9 @@ pub(super) fn of_thread() -> Option<Arc<Hub>> {
 /// # }
 /// ```
 ///
-/// An event loop calls [`Reactor::turn`] when the descriptor was written to, and when the waker that it gave was woken.
+/// An event loop calls [`Reactor::turn`] once after the first futures were started, and then when the descriptor was written to
+/// and when the waker that it gave was woken. As long as it does not, futures that were started on its thread do not end,
+/// wherever they are polled, but for their deadlines.
 #[must_use = "a reactor that is dropped reaps nothing"]
 pub struct Reactor {
     hub: Arc<Hub>,
@@ -93,7 +95,7 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// The reactor of this thread.
+    /// The reactor of this thread. Dropping it waits for what is in flight, for a second at most; what is left then fails.
     ///
     /// # Errors
     ///

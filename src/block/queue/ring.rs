@@ -124,7 +124,6 @@ impl RingLane {
 
     pub(super) fn submit(&mut self, wait: u32, limit: Option<Duration>) -> Result<()> {
         let core = self.ring.core();
-        self.has_unsubmitted = false;
         loop {
             let wait = wait.saturating_sub(core.waiting());
             let submitted = match limit {
@@ -134,7 +133,10 @@ impl RingLane {
             match submitted {
                 // It took a part, and says why not more, or takes it, when it is asked again.
                 Ok(_) if wait == 0 && !core.queues().is_consumed() => {}
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.has_unsubmitted = false;
+                    return Ok(());
+                }
                 // A signal while nothing was submitted: who limits the wait may look whether it came for them.
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) && limit.is_some() => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
