@@ -36,6 +36,7 @@ use crate::block::command::{Command, Next};
 use crate::block::futures::Outcome;
 use crate::block::futures::waiters::{Place, Waiters, wake};
 use crate::block::stats::count;
+use crate::block::target::Setbacks;
 use crate::block::uring::Uring;
 use crate::block::{Fallback, Picked};
 use crate::completion::Completion;
@@ -269,6 +270,23 @@ impl State {
         true
     }
 
+    /// As [`State::submit`], on a ring whose thread may be asleep in the kernel, and would not hear of what is left: it is
+    /// tried until it is submitted, and what the kernel does not take in the end comes back as cancelled.
+    fn submit_all(&mut self) {
+        let mut setbacks = Setbacks::default();
+        while let Err(error) = self.submit() {
+            if is_passing(&error) && setbacks.may_try_again() {
+                std::thread::yield_now();
+                continue;
+            }
+            if let Some(core) = self.core.as_mut().filter(|core| core.check_usable().is_ok()) {
+                core.withdraw_unsubmitted();
+                self.has_unsubmitted = false;
+            }
+            return;
+        }
+    }
+
     /// Has the kernel tell the eventfd of no completion: those that are there when a submit returns are taken at once.
     fn set_silent(&mut self, is_silent: bool) {
         if let Some(core) = self.core.as_ref().filter(|core| core.check_usable().is_ok()) {
@@ -475,8 +493,7 @@ impl Hub {
     /// Submits a command of the process's hub, and takes what ended by then.
     fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>, slot: u32, device: &Picked, waker: Waker) -> Begun {
         let mut after = Aftermath::new();
-        // What can't be submitted now is submitted by the thread.
-        let _ = state.submit();
+        state.submit_all();
         state.reap(&mut after);
         let taken = state.take(slot);
         if taken.is_none() {
@@ -563,7 +580,7 @@ impl Hub {
         if self.is_attached {
             after.wakers.extend(state.reactor.take());
         } else {
-            let _ = state.submit();
+            state.submit_all();
             state.reap(&mut after);
         }
         drop(state);
@@ -581,7 +598,7 @@ impl Hub {
             }
             if !self.is_attached {
                 if let Some(mut state) = self.lock() {
-                    let _ = state.submit();
+                    state.submit_all();
                     state.reap(&mut after);
                 }
             }
@@ -857,7 +874,7 @@ impl Drop for Handle {
             let nop = Operation::new(sys::IORING_OP_NOP);
             let is_started = core.start(Target::NONE, nop, Held::Nothing).is_ok();
             state.has_unsubmitted |= is_started;
-            let _ = state.submit();
+            state.submit_all();
         }
         drop(state);
         self.0.work.notify_one();

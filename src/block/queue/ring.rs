@@ -33,9 +33,9 @@ pub(super) struct RingLane {
 impl RingLane {
     /// `None` where there is no ring to be had.
     pub(super) fn new(device: &Uring, depth: u32, buffer_size: usize) -> Result<Option<Self>> {
-        // That there is no memory is no reason to go without a ring.
-        // So that each of them begins where a transfer may.
+        // So that each buffer begins where a transfer may.
         let slot_size = buffer_size.next_multiple_of(device.blocking.target.alignment);
+        // That there is no memory is no reason to go without a ring.
         let pool = Pool::new(depth, slot_size)?;
         let kind = device.kind();
         let made = kind.make_core(depth).and_then(|core| {
