@@ -11,12 +11,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
+#[cfg(not(test))]
 use liburing_sys as sys;
 
 #[cfg(liburing_2_4)]
 use crate::Library;
 use crate::entries::Entries;
 use crate::error::{Error, ErrorKind, Result, check};
+#[cfg(test)]
+use crate::model::liburing as sys;
 use crate::ring::{DisabledRing, Ring};
 use crate::sqe::UserData;
 

@@ -2,8 +2,6 @@
 //! go there and not to the kernel.
 
 use std::ffi::{c_int, c_uint};
-#[cfg(feature = "block")]
-use std::sync::PoisonError;
 
 use libc::{iovec, sigset_t};
 pub(crate) use liburing_sys::*;
@@ -20,7 +18,7 @@ macro_rules! stand_in {
             #[cfg(feature = "block")]
             if let Some(kernel) = kernel::of($ring) {
                 #[allow(clippy::redundant_closure_call)]
-                return $faulty(&mut kernel.lock().unwrap_or_else(PoisonError::into_inner));
+                return kernel.call($faulty);
             }
             match World::number_of($ring) {
                 #[allow(clippy::redundant_closure_call)]
@@ -40,18 +38,22 @@ stand_in! {
     fn io_uring_submit_and_wait_timeout(
         ring, _cqe: *mut *mut io_uring_cqe, wait: c_uint, _time: *mut __kernel_timespec, _mask: *mut sigset_t
     ) -> c_int =
-        |world: &mut World, number| world.enter_for_a_time(number, wait), |kernel: &mut Kernel| kernel.submit(wait);
+        |world: &mut World, number| world.enter_for_a_time(number, wait), |kernel: &mut Kernel| kernel.submit_for_a_time(wait);
     fn io_uring_get_events(ring) -> c_int =
-        |world: &mut World, number| world.get_events(number), |kernel: &mut Kernel| kernel.wait(0);
+        |world: &mut World, number| world.get_events(number), |kernel: &mut Kernel| kernel.get_events();
     fn io_uring_register_ring_fd(ring) -> c_int =
         |_: &mut World, _| -libc::EINVAL, |_: &mut Kernel| -libc::EINVAL;
     fn io_uring_register_sync_cancel(ring, _asked: *mut io_uring_sync_cancel_reg) -> c_int =
         |world: &mut World, number| world.cancel_all(number), |_: &mut Kernel| -libc::ENOENT;
     fn io_uring_register_files(ring, _files: *const c_int, count: c_uint) -> c_int =
-        |world: &mut World, number| world.register_files(number, count), |_: &mut Kernel| -libc::EMFILE;
+        |world: &mut World, number| world.register_files(number, count), |kernel: &mut Kernel| kernel.register_files(count);
     fn io_uring_register_files_update(ring, index: c_uint, files: *const c_int, _count: c_uint) -> c_int =
         // SAFETY: the caller gives one descriptor.
-        |world: &mut World, number| world.update_file(number, index, unsafe { *files }), |_: &mut Kernel| -libc::ENXIO;
+        |world: &mut World, number| world.update_file(number, index, unsafe { *files }),
+        // SAFETY: as above.
+        |kernel: &mut Kernel| kernel.update_file(index, unsafe { *files });
+    fn io_uring_register_eventfd(ring, descriptor: c_int) -> c_int =
+        |_: &mut World, _| -libc::EINVAL, |kernel: &mut Kernel| kernel.register_eventfd(descriptor);
     fn io_uring_register_buffers_sparse(ring, count: c_uint) -> c_int =
         |world: &mut World, number| world.register_sparse(number, count),
         |kernel: &mut Kernel| kernel.register_sparse(count);
@@ -106,7 +108,7 @@ pub(crate) unsafe fn io_uring_enter(
 ) -> c_int {
     #[cfg(feature = "block")]
     if let Some(kernel) = kernel::of_descriptor(descriptor as c_int) {
-        return kernel.lock().unwrap_or_else(PoisonError::into_inner).wait(wait);
+        return kernel.wait(wait);
     }
     // SAFETY: the same obligations, passed on.
     unsafe { liburing_sys::io_uring_enter(descriptor, submit, wait, flags, mask) }

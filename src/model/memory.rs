@@ -1,6 +1,7 @@
 //! The memory that a ring shares with its kernel, without a kernel.
 
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use liburing_sys as sys;
 
@@ -12,6 +13,8 @@ pub(crate) struct Shared {
     pub(crate) sq_flags: u32,
     pub(crate) cq_head: u32,
     pub(crate) cq_tail: u32,
+    /// `IORING_CQ_*`, which the crate's side writes.
+    pub(crate) cq_flags: u32,
     unused: u32,
 }
 
@@ -61,6 +64,7 @@ impl Memory {
             ring.sq.kdropped = &raw mut (*shared).unused;
             ring.cq.khead = &raw mut (*shared).cq_head;
             ring.cq.ktail = &raw mut (*shared).cq_tail;
+            ring.cq.kflags = &raw mut (*shared).cq_flags;
             ring.cq.koverflow = &raw mut (*shared).unused;
         }
         ring.sq.sqes = entries.cast();
@@ -82,17 +86,19 @@ impl Memory {
     ///
     /// # Safety
     ///
-    /// There is room, and nobody else uses the ring meanwhile.
+    /// There is room, and nobody else posts meanwhile.
     pub(crate) unsafe fn post(&self, user_data: u64, result: i32, flags: u32) {
         // SAFETY: masked to the array, at a place that the crate does not read before the tail moved.
         unsafe {
-            let shared = &mut *self.shared;
-            let index = ((shared.cq_tail & self.cq_mask) as usize) << self.cqe_shift;
+            // Whoever takes completions reads it, and may be another thread.
+            let tail = AtomicU32::from_ptr(&raw mut (*self.shared).cq_tail);
+            let at = tail.load(Ordering::Relaxed);
+            let index = ((at & self.cq_mask) as usize) << self.cqe_shift;
             let cqe = self.completions.cast::<sys::io_uring_cqe>().add(index);
             (*cqe).user_data = user_data;
             (*cqe).res = result;
             (*cqe).flags = flags;
-            shared.cq_tail = shared.cq_tail.wrapping_add(1);
+            tail.store(at.wrapping_add(1), Ordering::Release);
         }
     }
 

@@ -282,10 +282,19 @@ impl Disk {
         fate.result
     }
 
-    pub(super) fn flush(&self) -> Result<(), i32> {
+    pub(super) fn flush(&self, on_ring: bool) -> Result<(), i32> {
         let state = &mut *self.state();
-        state.counts.flushes += 1;
         let mut random = state.attempt(usize::MAX);
+        match state.draw(&mut random).filter(|_| on_ring) {
+            Some(Fault::Errno(errno)) if PASSING.contains(&errno) || errno == libc::ECANCELED => {
+                state.counts.passing += 1;
+                return Err(errno);
+            }
+            // A file that only calls can flush.
+            Some(Fault::End) => return Err(random.pick(&[libc::EOPNOTSUPP, libc::EINVAL])),
+            _ => {}
+        }
+        state.counts.flushes += 1;
         if state.temper.flushes != 0 && random.once_in(state.temper.flushes) {
             state.told.push((usize::MAX, libc::EIO));
             return Err(libc::EIO);

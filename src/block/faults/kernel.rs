@@ -4,11 +4,16 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::c_int;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use liburing_sys as sys;
 
 use super::disk::{Disk, Temper};
+use crate::block::platform as real;
 use crate::model::memory::Memory;
 use crate::random::Random;
 
@@ -16,10 +21,17 @@ use crate::random::Random;
 const FIRST_RING: c_int = -1_000_000;
 
 /// Kernels by the descriptor of their ring.
-static KERNELS: Mutex<BTreeMap<c_int, Arc<Mutex<Kernel>>>> = Mutex::new(BTreeMap::new());
+static KERNELS: Mutex<BTreeMap<c_int, Arc<SharedKernel>>> = Mutex::new(BTreeMap::new());
 
-fn kernels() -> MutexGuard<'static, BTreeMap<c_int, Arc<Mutex<Kernel>>>> {
+fn kernels() -> MutexGuard<'static, BTreeMap<c_int, Arc<SharedKernel>>> {
     KERNELS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Operations that were in flight when their ring was closed, and have not ended.
+static LEFT: Mutex<Vec<Taken>> = Mutex::new(Vec::new());
+
+fn left() -> MutexGuard<'static, Vec<Taken>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What rings that a thread sets up are on.
@@ -36,6 +48,10 @@ pub(super) struct Rings {
     pub(super) are_unregistered: bool,
     /// The table of buffers can be filled one by one.
     pub(super) are_sparse: bool,
+    /// No file can be registered.
+    pub(super) are_fileless: bool,
+    /// They may be closed with operations in flight, as rings of queues are.
+    pub(super) may_be_left: bool,
 }
 
 thread_local! {
@@ -60,12 +76,127 @@ pub(crate) fn of_thread() -> u32 {
 /// An operation that was taken, and has not ended.
 struct Taken {
     user_data: u64,
-    address: u64,
-    length: usize,
-    offset: u64,
-    is_read: bool,
-    durable: bool,
-    disk: Arc<Disk>,
+    work: Work,
+}
+
+enum Work {
+    Nothing,
+    Transfer {
+        disk: Arc<Disk>,
+        address: u64,
+        length: usize,
+        offset: u64,
+        is_read: bool,
+        durable: bool,
+    },
+    Flush(Arc<Disk>),
+    /// Of the operation with that `user_data`.
+    Cancel(u64),
+}
+
+impl Work {
+    fn carry_out(&self) -> i32 {
+        let result = match self {
+            Self::Nothing | Self::Cancel(_) => Ok(0),
+            Self::Flush(disk) => disk.flush(true).map(|()| 0),
+            Self::Transfer { disk, address, length, offset, is_read, durable } => {
+                let memory = std::ptr::with_exposed_provenance_mut::<u8>(*address as usize);
+                if *is_read {
+                    disk.read(memory, *length, *offset, true)
+                } else {
+                    // SAFETY: lent to the operation until its completion, which is not posted yet.
+                    let data = unsafe { std::slice::from_raw_parts(memory, *length) };
+                    disk.write(data, *offset, *durable, true)
+                }
+            }
+        };
+        result.map_or_else(|errno| -errno, |moved| moved as i32)
+    }
+}
+
+/// Has all that was left in flight by rings of a disk end now.
+pub(super) fn end_left(disk: &Arc<Disk>) {
+    let is_of = |taken: &Taken| match &taken.work {
+        Work::Transfer { disk: on, .. } | Work::Flush(on) => Arc::ptr_eq(on, disk),
+        Work::Nothing | Work::Cancel(_) => false,
+    };
+    let mut all = left();
+    let (ending, others) = std::mem::take(&mut *all).into_iter().partition(is_of);
+    *all = others;
+    drop(all);
+    let ending: Vec<Taken> = ending;
+    for taken in ending {
+        taken.work.carry_out();
+    }
+}
+
+/// Has some of what is in flight on rings of that number end, which are the calling thread's; whether anything did.
+pub(super) fn pass_time(number: u32, random: &mut Random) -> bool {
+    let of_number: Vec<_> = kernels().values().filter(|kernel| kernel.number == number).cloned().collect();
+    let end_some = |kernel: &mut Kernel, most| (0..1 + most).filter(|_| kernel.end_one()).count() != 0;
+    // All of them get some.
+    of_number.iter().filter(|kernel| kernel.call(|kernel| end_some(kernel, random.below(4)))).count() != 0
+}
+
+/// What is on rings of that number: for whoever looks for what hangs.
+pub(super) fn describe(number: u32) -> String {
+    let all: Vec<_> = kernels().values().filter(|kernel| kernel.number == number).cloned().collect();
+    let describe = |kernel: &Kernel| {
+        let (taken, late, posted) = (kernel.taken.len(), kernel.late.len(), kernel.posted());
+        format!("{} queued, {taken} taken, {late} late, {posted} posted; ", kernel.queued())
+    };
+    all.iter().map(|kernel| describe(&kernel.lock())).collect()
+}
+
+/// Rings of that number that are open.
+pub(super) fn open_rings(number: u32) -> usize {
+    kernels().values().filter(|kernel| kernel.number == number).count()
+}
+
+/// A kernel, for all threads that have its ring.
+pub(crate) struct SharedKernel {
+    number: u32,
+    kernel: Mutex<Kernel>,
+    /// Signalled after each call.
+    changed: Condvar,
+}
+
+impl SharedKernel {
+    fn lock(&self) -> MutexGuard<'_, Kernel> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn call<R>(&self, call: impl FnOnce(&mut Kernel) -> R) -> R {
+        let result = call(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until `wait` more completions are there than were taken when it was called, and submits nothing. Others may
+    /// submit meanwhile, and take completions.
+    pub(crate) fn wait(&self, wait: u32) -> c_int {
+        let mut kernel = self.lock();
+        let returned = kernel.fail_to_wait();
+        if returned != 0 {
+            return returned;
+        }
+        if kernel.random.once_in(8) {
+            // It takes a while to get there, and others go on.
+            drop(kernel);
+            std::thread::sleep(Duration::from_micros(100));
+            kernel = self.lock();
+        }
+        let end = kernel.cq_head().wrapping_add(wait);
+        loop {
+            kernel.post_late();
+            if kernel.cq_tail().wrapping_sub(end) as i32 >= 0 {
+                return 0;
+            }
+            if !kernel.end_one() {
+                kernel = self.changed.wait(kernel).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
 }
 
 /// The kernel below one ring.
@@ -81,6 +212,8 @@ pub(crate) struct Kernel {
     /// Ended, and posted when somebody asks.
     late: Vec<(u64, i32)>,
     buffers: Vec<(usize, usize)>,
+    files: Vec<c_int>,
+    eventfd: Option<File>,
 }
 
 // SAFETY: the ring and its memory are used under the lock of the kernel, or by the one thread that has the ring's lock.
@@ -110,18 +243,21 @@ pub(crate) fn set_up(entries: u32, ring: &mut sys::io_uring, params: &mut sys::i
         taken: Vec::new(),
         late: Vec::new(),
         buffers: Vec::new(),
+        files: Vec::new(),
+        eventfd: None,
     };
-    kernels.insert(descriptor, Arc::new(Mutex::new(kernel)));
+    let kernel = SharedKernel { number: rings.number, kernel: Mutex::new(kernel), changed: Condvar::new() };
+    kernels.insert(descriptor, Arc::new(kernel));
     Some(0)
 }
 
 /// The kernel of a ring; `None` where it is no ring of this module.
-pub(crate) fn of(ring: *mut sys::io_uring) -> Option<Arc<Mutex<Kernel>>> {
+pub(crate) fn of(ring: *mut sys::io_uring) -> Option<Arc<SharedKernel>> {
     // SAFETY: the caller passes a ring that is set up.
     of_descriptor(unsafe { (*ring).ring_fd })
 }
 
-pub(crate) fn of_descriptor(descriptor: c_int) -> Option<Arc<Mutex<Kernel>>> {
+pub(crate) fn of_descriptor(descriptor: c_int) -> Option<Arc<SharedKernel>> {
     if descriptor > FIRST_RING {
         return None;
     }
@@ -134,9 +270,16 @@ pub(crate) fn close(ring: *mut sys::io_uring) -> bool {
     let descriptor = unsafe { (*ring).ring_fd };
     let Some(kernel) = of_descriptor(descriptor) else { return false };
     kernels().remove(&descriptor);
-    let kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
-    if !kernel.taken.is_empty() {
+    let mut kernel = kernel.lock();
+    if !kernel.taken.is_empty() && !kernel.rings.may_be_left {
         kernel.complain("a ring was closed with operations in flight");
+    }
+    for taken in std::mem::take(&mut kernel.taken) {
+        if kernel.random.once_in(2) {
+            taken.work.carry_out();
+        } else {
+            left().push(taken);
+        }
     }
     // SAFETY: the ring is closed, and its kernel is known to nobody else.
     unsafe { kernel.memory.free() };
@@ -201,17 +344,39 @@ impl Kernel {
         count as c_int
     }
 
-    /// Waits until `wait` completions are there, and submits nothing.
-    pub(crate) fn wait(&mut self, wait: u32) -> c_int {
+    /// As [`Kernel::submit`], unless the time passes before.
+    pub(crate) fn submit_for_a_time(&mut self, wait: u32) -> c_int {
+        let submitted = self.submit(0);
+        if submitted < 0 {
+            return submitted;
+        }
+        while self.posted() < wait && !self.random.once_in(8) && self.end_one() {
+            self.post_late();
+        }
+        if submitted == 0 && self.posted() < wait { -libc::ETIME } else { submitted }
+    }
+
+    /// Enters to post what is late, which is posted before a call can fail: nobody asks a second time on behalf of those who
+    /// sleep until they are told.
+    pub(crate) fn get_events(&mut self) -> c_int {
+        if self.rings.may_be_left {
+            self.post_late();
+            return if self.error().0 { -self.random.pick(&super::disk::PASSING) } else { 0 };
+        }
+        let returned = self.fail_to_wait();
+        if returned == 0 {
+            self.post_late();
+        }
+        returned
+    }
+
+    /// What a call that only waits fails with; 0 where it does not.
+    fn fail_to_wait(&mut self) -> c_int {
         let (fails, breaks) = self.error();
         if breaks {
             return self.break_down();
         }
-        if fails {
-            return -self.random.pick(&super::disk::PASSING);
-        }
-        self.wait_for(wait);
-        0
+        if fails { -self.random.pick(&super::disk::PASSING) } else { 0 }
     }
 
     fn wait_for(&mut self, wait: u32) {
@@ -219,6 +384,10 @@ impl Kernel {
         while self.posted() < wait {
             if !self.end_one() {
                 self.complain("more is waited for than is in flight: that is for ever");
+                // Who does that without end is to be heard of, too.
+                let complaints =
+                    Disk::of_descriptor(self.rings.descriptor).map_or(0, |disk| disk.state().complaints.len());
+                assert!(complaints < 1000, "more is waited for than is in flight, again and again");
                 return;
             }
             self.post_late();
@@ -227,8 +396,17 @@ impl Kernel {
 
     /// Completions in the queue.
     fn posted(&self) -> u32 {
-        // SAFETY: shared with who has the ring, which calls this.
-        unsafe { (*self.memory.shared).cq_tail.wrapping_sub((*self.memory.shared).cq_head) }
+        self.cq_tail().wrapping_sub(self.cq_head())
+    }
+
+    fn cq_tail(&self) -> u32 {
+        // SAFETY: allocated until the ring is closed; both sides use it atomically.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.memory.shared).cq_tail) }.load(Ordering::Relaxed)
+    }
+
+    fn cq_head(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.memory.shared).cq_head) }.load(Ordering::Acquire)
     }
 
     /// Takes the entry at the head of the submission queue.
@@ -245,13 +423,31 @@ impl Kernel {
             let (offset, address) = (sqe.__bindgen_anon_1.off, sqe.__bindgen_anon_2.addr);
             (offset, address, sqe.__bindgen_anon_3.rw_flags, sqe.__bindgen_anon_4.buf_index)
         };
+        let is_of_table = sqe.flags == sys::IOSQE_FIXED_FILE as u8;
+        if sqe.flags != 0 && !is_of_table {
+            self.complain(&format!("an entry with the flags {:#x}", sqe.flags));
+        }
+        let user_data = sqe.user_data;
         let (is_read, is_fixed) = match u32::from(sqe.opcode) {
+            sys::IORING_OP_NOP => return self.taken.push(Taken { user_data, work: Work::Nothing }),
+            sys::IORING_OP_ASYNC_CANCEL => return self.taken.push(Taken { user_data, work: Work::Cancel(address) }),
             sys::IORING_OP_READ => (true, false),
             sys::IORING_OP_READ_FIXED => (true, true),
             sys::IORING_OP_WRITE => (false, false),
             sys::IORING_OP_WRITE_FIXED => (false, true),
+            sys::IORING_OP_FSYNC => (false, false),
             opcode => return self.complain(&format!("an entry with opcode {opcode}")),
         };
+        let descriptor = if is_of_table { self.files.get(sqe.fd as usize).copied().unwrap_or(-1) } else { sqe.fd };
+        let Some(disk) = Disk::of_descriptor(descriptor) else {
+            return self.complain(&format!("an entry on the descriptor {descriptor}"));
+        };
+        if u32::from(sqe.opcode) == sys::IORING_OP_FSYNC {
+            if flags as u32 != sys::IORING_FSYNC_DATASYNC || (offset, sqe.len) != (0, 0) {
+                self.complain(&format!("a flush of {} bytes at {offset} with the flags {flags:#x}", sqe.len));
+            }
+            return self.taken.push(Taken { user_data, work: Work::Flush(disk) });
+        }
         let length = sqe.len as usize;
         if is_fixed {
             let (start, size) = self.buffers.get(usize::from(buffer)).copied().unwrap_or_default();
@@ -261,14 +457,11 @@ impl Kernel {
             }
         }
         let durable = flags == libc::RWF_DSYNC;
-        if sqe.flags != 0 || flags != 0 && (!durable || is_read) {
-            self.complain(&format!("an entry with the flags {:#x} and {flags:#x}", sqe.flags));
+        if flags != 0 && (!durable || is_read) {
+            self.complain(&format!("a transfer with the flags {flags:#x}"));
         }
-        let Some(disk) = Disk::of_descriptor(sqe.fd) else {
-            return self.complain(&format!("an entry on the descriptor {}", sqe.fd));
-        };
-        let user_data = sqe.user_data;
-        self.taken.push(Taken { user_data, address, length, offset, is_read, durable, disk });
+        let work = Work::Transfer { disk, address, length, offset, is_read, durable };
+        self.taken.push(Taken { user_data, work });
     }
 
     /// Ends one operation, whichever; `false` where none is there.
@@ -277,42 +470,88 @@ impl Kernel {
             return false;
         }
         let taken = self.taken.swap_remove(self.random.below(self.taken.len()));
-        let memory = std::ptr::with_exposed_provenance_mut::<u8>(taken.address as usize);
-        let result = if taken.is_read {
-            taken.disk.read(memory, taken.length, taken.offset, true)
-        } else {
-            // SAFETY: lent to the operation until its completion, which is not posted yet.
-            let data = unsafe { std::slice::from_raw_parts(memory, taken.length) };
-            taken.disk.write(data, taken.offset, taken.durable, true)
+        let result = match taken.work {
+            Work::Cancel(user_data) => self.cancel(user_data),
+            work => work.carry_out(),
         };
-        let result = result.map_or_else(|errno| -errno, |moved| moved as i32);
         self.late.push((taken.user_data, result));
         self.set_flags();
-        if !self.is_deferred && self.random.once_in(2) {
-            self.post_late();
+        if !self.is_deferred {
+            if self.random.once_in(2) {
+                self.post_late();
+            }
+        } else {
+            self.signal();
         }
         true
+    }
+
+    /// Ends an operation before it has begun, where that can be.
+    fn cancel(&mut self, user_data: u64) -> i32 {
+        let Some(index) = self.taken.iter().position(|taken| taken.user_data == user_data) else {
+            return -libc::ENOENT;
+        };
+        if self.random.once_in(2) {
+            return -libc::EALREADY;
+        }
+        self.taken.swap_remove(index);
+        self.late.push((user_data, -libc::ECANCELED));
+        0
+    }
+
+    /// Tells of a completion.
+    fn signal(&self) {
+        // SAFETY: allocated until the ring is closed; both sides use it atomically.
+        let flags = unsafe { AtomicU32::from_ptr(&raw mut (*self.memory.shared).cq_flags) }.load(Ordering::Acquire);
+        if let (Some(eventfd), 0) = (&self.eventfd, flags & sys::IORING_CQ_EVENTFD_DISABLED) {
+            real::signal(eventfd);
+        }
     }
 
     /// Tells that there are completions which only whoever enters will see.
     fn set_flags(&mut self) {
         let flags = if self.late.is_empty() { 0 } else { sys::IORING_SQ_TASKRUN };
-        // SAFETY: shared with who has the ring, which calls this.
-        unsafe { (*self.memory.shared).sq_flags = flags };
+        // SAFETY: allocated until the ring is closed; both sides use it atomically.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.memory.shared).sq_flags) }.store(flags, Ordering::Release);
     }
 
     fn post_late(&mut self) {
+        if !self.late.is_empty() {
+            self.signal();
+        }
         for (user_data, result) in std::mem::take(&mut self.late) {
             if self.posted() >= self.cq_entries {
                 return self.complain("more is in flight than completions fit");
             }
-            // SAFETY: there is room, and who has the ring calls this.
+            // SAFETY: there is room, and this has the kernel.
             unsafe { self.memory.post(user_data, result, 0) };
         }
         self.set_flags();
     }
 
     // ---- registering
+
+    pub(crate) fn register_files(&mut self, count: u32) -> c_int {
+        if self.rings.are_fileless {
+            return -libc::EMFILE;
+        }
+        self.files = vec![-1; count as usize];
+        0
+    }
+
+    pub(crate) fn update_file(&mut self, index: u32, descriptor: c_int) -> c_int {
+        self.files.get_mut(index as usize).map_or(-libc::EINVAL, |file| {
+            *file = descriptor;
+            1
+        })
+    }
+
+    pub(crate) fn register_eventfd(&mut self, descriptor: c_int) -> c_int {
+        // SAFETY: the caller has it open during the call.
+        let theirs = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        self.eventfd = theirs.try_clone_to_owned().ok().map(File::from);
+        if self.eventfd.is_some() { 0 } else { -libc::EBADF }
+    }
 
     pub(crate) fn register_sparse(&mut self, count: u32) -> c_int {
         if self.rings.are_unregistered {

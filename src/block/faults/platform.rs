@@ -36,7 +36,7 @@ pub(in crate::block) fn pwrite_durable(file: &File, data: &[u8], offset: u64) ->
 
 pub(in crate::block) fn flush(file: &File) -> io::Result<()> {
     match Disk::of(file) {
-        Some(disk) => answer(disk.flush()),
+        Some(disk) => answer(disk.flush(false)),
         None => real::flush(file),
     }
 }

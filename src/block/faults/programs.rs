@@ -26,13 +26,13 @@ use crate::random::{Random, in_thread, run_programs};
 /// Steps in all, unless the environment asks for another number.
 const STEPS: u64 = 110_000;
 /// Bytes on a disk, at most.
-const LARGEST: usize = 128 << 10;
+pub(super) const LARGEST: usize = 128 << 10;
 /// Steps of one program, on one device.
 const PROGRAM: u64 = 400;
 
 /// What a device is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Below {
+pub(super) enum Below {
     /// `pread` and `pwrite`.
     Calls,
     /// A ring.
@@ -96,8 +96,73 @@ impl Memory {
     }
 }
 
+/// A device on a disk in memory.
+pub(super) struct Made {
+    /// Of the file that stands for the disk.
+    pub(super) descriptor: RawFd,
+    pub(super) nature: Nature,
+    pub(super) block_size: usize,
+    pub(super) device: Device,
+    pub(super) disk: Arc<Disk>,
+    /// Of its rings.
+    #[cfg(uring)]
+    pub(super) number: u32,
+}
+
+/// Makes a device; its rings are closed with operations in flight where that `may_be`.
+pub(super) fn make_device(random: &mut Random, below: Below, may_be_left: bool) -> Made {
+    #[cfg(not(uring))]
+    let _ = may_be_left;
+    let file = File::open("/dev/null").expect("/dev/null");
+    let descriptor = file.as_raw_fd();
+    let (direct, unit, alignment) =
+        random.pick(&[(true, 512, 4), (true, 512, 512), (true, 4096, 4096), (true, 512, 4096), (false, 1, 1)]);
+    let block_size = random.pick(&[512, 1024, 4096, 4096, 16384]).max(unit);
+    let blocks = LARGEST / block_size;
+    let nature = Nature { bytes: blocks * block_size, direct, unit, alignment };
+    let disk = Disk::new(&file, nature, random);
+    let mut options = Options::new().block_size(block_size as u32).direct(direct);
+    options = options.queue_depth(random.pick(&[1, 2, 3, 8, 64])).pool_size(random.pick(&[1, 4, 64]) * block_size);
+    #[cfg(uring)]
+    let number = if below == Below::Ring {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        kernel::enter(kernel::Rings {
+            number,
+            descriptor,
+            seed: random.next(),
+            are_shared: random.once_in(4),
+            are_unregistered: random.once_in(4),
+            are_sparse: random.once_in(2),
+            are_fileless: may_be_left && random.once_in(16),
+            may_be_left,
+        });
+        number
+    } else {
+        0
+    };
+    let target = Target::over(file, disk.geometry(), &options);
+    let device = match below {
+        Below::Calls => Device(Arc::new(Picked::File(Blocking::new(target), None))),
+        #[cfg(uring)]
+        Below::Ring => match Uring::over(target, &options) {
+            Ok(uring) => Device(Arc::new(Picked::Uring(uring))),
+            Err(refused) => panic!("no ring: {:?}", refused.1),
+        },
+    };
+    Made {
+        descriptor,
+        nature,
+        block_size,
+        device,
+        disk,
+        #[cfg(uring)]
+        number,
+    }
+}
+
 /// Which faults there are in a program.
-fn temper(random: &mut Random, below: Below) -> Temper {
+pub(super) fn temper(random: &mut Random, below: Below) -> Temper {
     let errnos = [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ECANCELED, libc::EIO, libc::ENOMEM, libc::ENOSPC];
     let all = errnos.into_iter().map(Fault::Errno).chain([Fault::Short, Fault::Short, Fault::End]);
     let mut kinds: Vec<_> = all.collect();
@@ -117,37 +182,7 @@ fn temper(random: &mut Random, below: Below) -> Temper {
 
 impl Program {
     fn new(mut random: Random, below: Below) -> Self {
-        let file = File::open("/dev/null").expect("/dev/null");
-        let descriptor = file.as_raw_fd();
-        let (direct, unit, alignment) =
-            random.pick(&[(true, 512, 4), (true, 512, 512), (true, 4096, 4096), (true, 512, 4096), (false, 1, 1)]);
-        let block_size = random.pick(&[512, 1024, 4096, 4096, 16384]).max(unit);
-        let blocks = LARGEST / block_size;
-        let nature = Nature { bytes: blocks * block_size, direct, unit, alignment };
-        let disk = Disk::new(&file, nature, &mut random);
-        let mut options = Options::new().block_size(block_size as u32).direct(direct);
-        options = options.queue_depth(random.pick(&[1, 2, 3, 8, 64])).pool_size(random.pick(&[1, 4, 64]) * block_size);
-        #[cfg(uring)]
-        if below == Below::Ring {
-            static NUMBER: AtomicU32 = AtomicU32::new(1);
-            kernel::enter(kernel::Rings {
-                number: NUMBER.fetch_add(1, Ordering::Relaxed),
-                descriptor,
-                seed: random.next(),
-                are_shared: random.once_in(4),
-                are_unregistered: random.once_in(4),
-                are_sparse: random.once_in(2),
-            });
-        }
-        let target = Target::over(file, disk.geometry(), &options);
-        let device = match below {
-            Below::Calls => Device(Arc::new(Picked::File(Blocking::new(target), None))),
-            #[cfg(uring)]
-            Below::Ring => match Uring::over(target, &options) {
-                Ok(uring) => Device(Arc::new(Picked::Uring(uring))),
-                Err(refused) => panic!("no ring: {:?}", refused.1),
-            },
-        };
+        let Made { descriptor, nature, block_size, device, disk, .. } = make_device(&mut random, below, false);
         let temper = temper(&mut random, below);
         let model = disk.state().contents.clone();
         Self { random, descriptor, nature, block_size, device, disk, model, failures: 0, temper }
