@@ -56,8 +56,6 @@ const TASKS: u32 = 256;
 const MOST_HUBS: usize = 8;
 /// How long a reactor that goes waits for what it has in flight.
 const LAST_WAIT: Duration = Duration::from_secs(1);
-/// How often in a row the hub's thread tries to submit, a millisecond apart, before it does without the ring.
-const MOST_SUBMITS: u32 = 1000;
 
 /// See the [module](self).
 pub(in crate::block) struct Hub {
@@ -79,8 +77,6 @@ struct State {
     waiters: Waiters,
     /// Something was started, or started again, and not submitted.
     has_unsubmitted: bool,
-    /// How often in a row the hub's thread could not submit.
-    failed_submits: u32,
     /// Of the reactor, while it sleeps.
     reactor: Option<Waker>,
     thread: Thread,
@@ -129,6 +125,8 @@ struct Aftermath {
     commands: Vec<Command>,
     /// What did not end with all that was asked for.
     odd: Vec<(Arc<Picked>, Command, i32)>,
+    /// Why what the kernel had not seen was taken back, which is among those.
+    withdrawn: Option<String>,
 }
 
 thread_local! {
@@ -187,7 +185,6 @@ impl State {
             pending: 0,
             waiters: Waiters::default(),
             has_unsubmitted: false,
-            failed_submits: 0,
             reactor: None,
             thread: Thread::None,
             is_closed: false,
@@ -256,23 +253,10 @@ impl State {
         }
     }
 
-    /// After a submit failed: takes back what the kernel has not seen, where the next one will hardly do better. Whether it
-    /// did so.
-    #[cold]
-    fn withdraw(&mut self, error: &Error) -> bool {
-        self.failed_submits += 1;
-        if is_passing(error) && self.failed_submits < MOST_SUBMITS {
-            return false;
-        }
-        let Some(core) = self.core.as_mut().filter(|core| core.check_usable().is_ok()) else { return false };
-        core.withdraw_unsubmitted();
-        (self.has_unsubmitted, self.failed_submits) = (false, 0);
-        true
-    }
-
     /// As [`State::submit`], on a ring whose thread may be asleep in the kernel, and would not hear of what is left: it is
-    /// tried until it is submitted, and what the kernel does not take in the end comes back as cancelled.
-    fn submit_all(&mut self) {
+    /// tried until it is submitted. Where that does not come to be, what the kernel has not seen is taken back, and comes as
+    /// cancelled.
+    fn submit_all(&mut self, after: &mut Aftermath) {
         let mut setbacks = Setbacks::default();
         while let Err(error) = self.submit() {
             if is_passing(&error) && setbacks.may_try_again() {
@@ -282,6 +266,7 @@ impl State {
             if let Some(core) = self.core.as_mut().filter(|core| core.check_usable().is_ok()) {
                 core.withdraw_unsubmitted();
                 self.has_unsubmitted = false;
+                after.withdrawn = Some(format!("it can't be submitted ({error})"));
             }
             return;
         }
@@ -493,7 +478,7 @@ impl Hub {
     /// Submits a command of the process's hub, and takes what ended by then.
     fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>, slot: u32, device: &Picked, waker: Waker) -> Begun {
         let mut after = Aftermath::new();
-        state.submit_all();
+        state.submit_all(&mut after);
         state.reap(&mut after);
         let taken = state.take(slot);
         if taken.is_none() {
@@ -580,7 +565,7 @@ impl Hub {
         if self.is_attached {
             after.wakers.extend(state.reactor.take());
         } else {
-            state.submit_all();
+            state.submit_all(&mut after);
             state.reap(&mut after);
         }
         drop(state);
@@ -592,13 +577,16 @@ impl Hub {
     /// Does what is left to do without the lock.
     fn settle(&self, mut after: Aftermath) {
         while !after.odd.is_empty() {
+            if let Some(why) = after.withdrawn.take() {
+                self.carry_out_withdrawn(&mut after, &why);
+            }
             for (device, command, result) in std::mem::take(&mut after.odd) {
                 self.go_on(&device, command, result, &mut after);
                 after.devices.push(device);
             }
             if !self.is_attached {
                 if let Some(mut state) = self.lock() {
-                    state.submit_all();
+                    state.submit_all(&mut after);
                     state.reap(&mut after);
                 }
             }
@@ -726,14 +714,7 @@ impl Hub {
     fn wait_and_reap(&self) -> bool {
         let mut after = Aftermath::new();
         let Some(mut state) = self.lock() else { return false };
-        let submitted = state.submit();
-        let withdrawn = match &submitted {
-            Ok(()) => {
-                state.failed_submits = 0;
-                None
-            }
-            Err(error) => state.withdraw(error).then(|| format!("it can't be submitted ({error})")),
-        };
+        state.submit_all(&mut after);
         state.reap(&mut after);
         let lost = state.core.as_ref().is_none_or(|core| core.check_usable().is_err());
         if lost {
@@ -742,14 +723,9 @@ impl Hub {
         let descriptor = state.core.as_ref().map(|core| core.queues().descriptor());
         let is_over = state.pending == 0;
         drop(state);
-        if let Some(why) = withdrawn {
-            self.carry_out_withdrawn(&mut after, &why);
-        }
         self.settle(after);
         let (Some(descriptor), false) = (descriptor, lost) else { return false };
-        if submitted.is_err() {
-            std::thread::sleep(Duration::from_millis(1));
-        } else if !is_over {
+        if !is_over {
             let waited = wait_for_one(descriptor).map_err(|error| Error::from_io(error, "wait for completions"));
             let mut after = Aftermath::new();
             if let Some(mut state) = self.lock() {
@@ -869,15 +845,17 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let Some(mut state) = self.0.lock() else { return };
         state.is_closed = true;
+        let mut after = Aftermath::new();
         if let (Thread::Awake, Some(core)) = (state.thread, &mut state.core) {
             // It may wait for a completion that others took, and never come back.
             let nop = Operation::new(sys::IORING_OP_NOP);
             let is_started = core.start(Target::NONE, nop, Held::Nothing).is_ok();
             state.has_unsubmitted |= is_started;
-            state.submit_all();
+            state.submit_all(&mut after);
         }
         drop(state);
         self.0.work.notify_one();
+        self.0.settle(after);
     }
 }
 
