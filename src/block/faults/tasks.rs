@@ -114,6 +114,7 @@ struct Program {
     kept: Vec<AlignedBuffer>,
     #[cfg(uring)]
     reactor: Option<Reactor>,
+    #[cfg_attr(not(uring), allow(dead_code))]
     reactor_task: Arc<Task>,
     bell: Arc<Bell>,
     device: Device,
@@ -407,9 +408,12 @@ impl Program {
 
     /// Waits until somebody is woken.
     fn sleep(&mut self, rings: u64) {
-        let has_deadline = self.running.iter().any(|running| running.deadline.is_some());
         #[cfg(uring)]
-        assert!(self.reactor.is_none() || has_deadline, "{} are in flight, and nobody is woken", self.running.len());
+        assert!(
+            self.reactor.is_none() || self.running.iter().any(|running| running.deadline.is_some()),
+            "{} are in flight, and nobody is woken",
+            self.running.len()
+        );
         let known = self.bell.rings.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.bell.rung.wait_timeout_while(known, PATIENCE, |now| *now == rings);
         let timed_out = waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
