@@ -20,7 +20,7 @@ use crate::error::ErrorKind;
 use crate::random::{Random, in_thread, run_programs};
 
 /// Calls in all, unless the environment asks for another number.
-const CALLS: u64 = 25_000;
+const CALLS: u64 = 30_000;
 /// Calls of one program, on one device.
 const PROGRAM: u64 = 400;
 

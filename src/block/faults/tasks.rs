@@ -213,6 +213,8 @@ impl Program {
             24 | 25 => self.turn(),
             26 | 27 => drop(self.pass_time()),
             28 => self.poll_late(),
+            #[cfg(uring)]
+            29 if self.reactor.is_some() && !self.flight.is_apart && self.random.once_in(64) => self.crowd(),
             29 => drop(self.kept.pop()),
             30 => {
                 while let Some(index) = self.woken() {
@@ -283,6 +285,21 @@ impl Program {
             None => future,
         });
         self.running.push(Running { tag, future, what, block, memory, number, deadline, is_begun, task });
+    }
+
+    /// More are started than a ring has room for, which those on a reactor stay until it turns.
+    #[cfg(uring)]
+    fn crowd(&mut self) {
+        self.watch.step(format_args!("a crowd"));
+        for _ in 0..600 {
+            self.start();
+            if let Some(last) = self.running.len().checked_sub(1).filter(|last| !self.running[*last].is_begun) {
+                self.poll(last);
+            }
+            if self.running.len() > 280 {
+                break;
+            }
+        }
     }
 
     fn keep(&mut self, buffer: AlignedBuffer) {
