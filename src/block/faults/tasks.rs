@@ -22,9 +22,9 @@ use super::flight::{Flight, What};
 use super::kernel;
 use super::programs::{Below, Made, make_device, temper};
 use super::watch::Watch;
-#[cfg(uring)]
-use crate::block::Reactor;
 use crate::block::{AlignedBuffer, BlockDevice, Device, FlushFuture, TransferFuture};
+#[cfg(uring)]
+use crate::block::{Picked, Reactor};
 use crate::error::{Error, ErrorKind};
 use crate::random::{Random, in_thread, run_programs};
 
@@ -214,7 +214,7 @@ impl Program {
             26 | 27 => drop(self.pass_time()),
             28 => self.poll_late(),
             #[cfg(uring)]
-            29 if self.reactor.is_some() && !self.flight.is_apart && self.random.once_in(64) => self.crowd(),
+            29 if self.reactor.is_some() && !self.flight.is_apart && self.random.once_in(32) => self.crowd(),
             29 => drop(self.kept.pop()),
             30 => {
                 while let Some(index) = self.woken() {
@@ -460,6 +460,11 @@ impl Program {
         let (counted, counts) = (&self.flight.counted, self.disk.state().counts);
         let started = (stats.in_flight, stats.reads, stats.writes, stats.flushes);
         assert_eq!(started, (0, counted.reads, counted.writes, counted.flushes), "{stats:?}");
+        #[cfg(uring)]
+        if let Picked::Uring(uring) = &*self.device.0 {
+            let are_idle = self.reactor.as_ref().is_none_or(Reactor::is_idle) && uring.hubs.are_idle();
+            assert!(are_idle, "places are taken, and nothing is in flight");
+        }
         self.flight.check_disk();
         self.flight.check_all_told();
         let cancels = self.temper.kinds.contains(&Fault::Errno(libc::ECANCELED));

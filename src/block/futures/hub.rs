@@ -409,6 +409,12 @@ impl Hub {
         self.mark.is_alive().then(|| self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether nothing is in flight, and no place is taken.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().is_some_and(|state| state.pending == 0 && state.free.len() == TASKS as usize)
+    }
+
     pub(super) fn is_alive(&self) -> bool {
         self.mark.is_alive()
     }
@@ -875,6 +881,14 @@ impl HubsOfProcess {
         // In the child of a fork its parent's is there, and a new one is looked up each time.
         let _ = self.0[number].set(handle);
         Ok(hub)
+    }
+}
+
+#[cfg(test)]
+impl HubsOfProcess {
+    /// Whether nothing is in flight on those that the device used, and no place is taken.
+    pub(in crate::block) fn are_idle(&self) -> bool {
+        self.0.iter().filter_map(OnceLock::get).all(|handle| handle.0.is_idle())
     }
 }
 

@@ -156,6 +156,14 @@ impl Reactor {
     }
 }
 
+#[cfg(test)]
+impl Reactor {
+    /// Whether nothing is in flight, and no place is taken.
+    pub(in crate::block) fn is_idle(&self) -> bool {
+        self.hub.is_idle()
+    }
+}
+
 impl Drop for Reactor {
     /// Waits, for a second at most, for what is in flight; what is left then fails.
     fn drop(&mut self) {
