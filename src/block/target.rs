@@ -718,35 +718,51 @@ impl Progress {
 
 /// How often in a row something had to be tried again.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Setbacks(usize);
+pub(crate) struct Setbacks {
+    passing: u32,
+    #[cfg(uring)]
+    given_back: u32,
+}
 
 impl Setbacks {
     /// In a row; the last of them with a pause.
-    const MOST: usize = 2000;
-    const AT_ONCE: usize = 1000;
+    const MOST: u32 = 2000;
+    const AT_ONCE: u32 = 1000;
     /// As often in a row the kernel may give back what it did not begin.
     #[cfg(uring)]
-    const MOST_GIVEN_BACK: usize = 3;
+    const MOST_GIVEN_BACK: u32 = 3;
 
     /// Counts one, and waits a moment where there were many: what does not pass in a second is an error.
     pub(crate) fn may_try_again(&mut self) -> bool {
-        self.0 += 1;
-        if self.0 > Self::AT_ONCE {
+        self.passing += 1;
+        if self.passing > Self::AT_ONCE {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        self.0 <= Self::MOST
+        self.passing <= Self::MOST
     }
 
-    /// As [`Setbacks::may_try_again`] for what the kernel did not begin, which weighs more: it will not begin it the next time
-    /// either.
+    /// As [`Setbacks::may_try_again`] for what the kernel did not begin, and will not begin the next time either.
     #[cfg(uring)]
     pub(crate) fn may_give_back_again(&mut self) -> bool {
-        self.0 += Self::MOST / Self::MOST_GIVEN_BACK;
-        self.0 <= Self::MOST
+        self.given_back += 1;
+        self.given_back <= Self::MOST_GIVEN_BACK
     }
 }
 
 /// Whether the same call may be made again at once.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy)
+}
+
+#[cfg(all(test, uring))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_back_leaves_time_for_what_passes() {
+        let mut setbacks = Setbacks::default();
+        assert!((0..3).all(|_| setbacks.may_give_back_again()));
+        assert!((0..1000).all(|_| setbacks.may_try_again()));
+        assert!(!setbacks.may_give_back_again());
+    }
 }
