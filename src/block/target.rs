@@ -719,18 +719,18 @@ impl Progress {
 /// How often in a row something had to be tried again.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Setbacks {
-    passing: u32,
+    passing: usize,
     #[cfg(uring)]
-    given_back: u32,
+    given_back: usize,
 }
 
 impl Setbacks {
     /// In a row; the last of them with a pause.
-    const MOST: u32 = 2000;
-    const AT_ONCE: u32 = 1000;
+    const MOST: usize = 2000;
+    const AT_ONCE: usize = 1000;
     /// As often in a row the kernel may give back what it did not begin.
     #[cfg(uring)]
-    const MOST_GIVEN_BACK: u32 = 3;
+    const MOST_GIVEN_BACK: usize = 3;
 
     /// Counts one, and waits a moment where there were many: what does not pass in a second is an error.
     pub(crate) fn may_try_again(&mut self) -> bool {

@@ -77,6 +77,8 @@ struct State {
     waiters: Waiters,
     /// Something was started, or started again, and not submitted.
     has_unsubmitted: bool,
+    /// How often in a row a submit had to be tried again.
+    setbacks: Setbacks,
     /// Of the reactor, while it sleeps.
     reactor: Option<Waker>,
     thread: Thread,
@@ -185,6 +187,7 @@ impl State {
             pending: 0,
             waiters: Waiters::default(),
             has_unsubmitted: false,
+            setbacks: Setbacks::default(),
             reactor: None,
             thread: Thread::None,
             is_closed: false,
@@ -257,9 +260,12 @@ impl State {
     /// tried until it is submitted. Where that does not come to be, what the kernel has not seen is taken back, and comes as
     /// cancelled.
     fn submit_all(&mut self, after: &mut Aftermath) {
-        let mut setbacks = Setbacks::default();
+        if !self.has_unsubmitted {
+            return;
+        }
         while let Err(error) = self.submit() {
-            if is_passing(&error) && setbacks.may_try_again() {
+            // Once it has not passed for a second, the next one has one try.
+            if is_passing(&error) && self.setbacks.may_try_again() {
                 std::thread::yield_now();
                 continue;
             }
@@ -270,6 +276,7 @@ impl State {
             }
             return;
         }
+        self.setbacks = Setbacks::default();
     }
 
     /// Has the kernel tell the eventfd of no completion: those that are there when a submit returns are taken at once.
