@@ -19,6 +19,13 @@ pub fn skip(why: impl std::fmt::Display) {
     std::io::stderr().write_all(line.as_bytes()).expect("standard error can be written to");
 }
 
+/// Whether a descriptor can be read from, within so many milliseconds.
+pub fn is_readable(descriptor: std::os::fd::RawFd, limit: i32) -> bool {
+    let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one element.
+    unsafe { libc::poll(&raw mut poll, 1, limit) == 1 }
+}
+
 /// Whether the kernel is of this version or later.
 pub fn is_kernel(major: u32, minor: u32) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

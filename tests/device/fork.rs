@@ -99,16 +99,11 @@ fn a_child_does_not_take_what_its_parent_is_told() {
         let device = device(&directory, backend);
         let mut queue = device.queue(4, BLOCK).unwrap();
         let descriptor = queue.completion_fd().unwrap().as_raw_fd();
-        let readable = |limit| {
-            let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
-            // SAFETY: one element.
-            unsafe { libc::poll(&raw mut poll, 1, limit) == 1 }
-        };
         queue.read(0, queue.buffer().unwrap(), 0).unwrap();
         queue.submit().unwrap();
-        assert!(readable(10_000));
+        assert!(common::is_readable(descriptor, 10_000));
         in_child(&backend.to_string(), || (0..4).all(|_| queue.poll().is_none()));
-        assert!(readable(0), "{backend}: the child has heard it");
+        assert!(common::is_readable(descriptor, 0), "{backend}: the child has heard it");
         queue.wait().unwrap().unwrap().result.unwrap();
     }
 }

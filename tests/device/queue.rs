@@ -142,11 +142,6 @@ fn a_queue_tells_mistakes_and_gives_the_buffer_back() {
 #[test]
 fn an_event_loop_hears_of_what_ended() {
     let directory = common::directory();
-    let readable = |descriptor: i32, limit: i32| {
-        let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one element.
-        unsafe { libc::poll(&raw mut poll, 1, limit) == 1 }
-    };
     for (backend, direct) in backends().into_iter().flat_map(|backend| [(backend, true), (backend, false)]) {
         let device = device(&directory, backend, direct);
         let mut queue = device.queue(8, BLOCK).unwrap();
@@ -159,7 +154,7 @@ fn an_event_loop_hears_of_what_ended() {
             }
             queue.submit().unwrap();
             while queue.in_flight() > 0 {
-                assert!(readable(descriptor, 10_000), "{backend} {direct}: nobody told");
+                assert!(common::is_readable(descriptor, 10_000), "{backend} {direct}: nobody told");
                 while let Some(completed) = queue.poll() {
                     completed.result.unwrap();
                 }
@@ -175,7 +170,7 @@ fn an_event_loop_hears_of_what_ended() {
         queue.flush(0).unwrap();
         take_all(&mut queue);
         // It may be told of what was taken already; once, and not for ever.
-        let stray = (0..).take_while(|_| readable(descriptor, 1) && queue.poll().is_none()).take(10).count();
+        let stray = (0..).take_while(|_| common::is_readable(descriptor, 1) && queue.poll().is_none()).take(10).count();
         assert!(stray < 3, "{stray} times");
     }
 }
@@ -268,11 +263,6 @@ fn a_queue_has_as_many_buffers_as_it_is_deep() {
 #[test]
 fn an_event_loop_that_takes_one_at_a_time_hears_of_all() {
     let directory = common::directory();
-    let readable = |descriptor: i32, limit: i32| {
-        let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one element.
-        unsafe { libc::poll(&raw mut poll, 1, limit) == 1 }
-    };
     for (backend, direct) in backends().into_iter().flat_map(|backend| [(backend, true), (backend, false)]) {
         let device = device(&directory, backend, direct);
         let mut queue = device.queue(8, BLOCK).unwrap();
@@ -283,7 +273,11 @@ fn an_event_loop_that_takes_one_at_a_time_hears_of_all() {
             }
             queue.submit().unwrap();
             while queue.in_flight() > 0 {
-                assert!(readable(descriptor, 10_000), "{backend} {direct}: nobody told of {}", queue.in_flight());
+                assert!(
+                    common::is_readable(descriptor, 10_000),
+                    "{backend} {direct}: nobody told of {}",
+                    queue.in_flight()
+                );
                 if let Some(completed) = queue.poll() {
                     completed.result.unwrap();
                 }
@@ -296,12 +290,12 @@ fn an_event_loop_that_takes_one_at_a_time_hears_of_all() {
         let device = block::open(path, &options).unwrap();
         let mut queue = device.queue(8, BLOCK).unwrap();
         let descriptor = queue.completion_fd().unwrap().as_raw_fd();
-        assert!(queue.poll().is_none() && !readable(descriptor, 0));
+        assert!(queue.poll().is_none() && !common::is_readable(descriptor, 0));
         std::thread::sleep(Duration::from_millis(50));
         let begun = Instant::now();
         queue.flush(5).unwrap();
         queue.submit().unwrap();
-        assert!(readable(descriptor, 10_000), "{backend}: nobody told of a flush");
+        assert!(common::is_readable(descriptor, 10_000), "{backend}: nobody told of a flush");
         assert_eq!(queue.poll().map(|completed| completed.user_data), Some(5));
         let took = device.latency().unwrap().flushes.percentile(100.0);
         assert!(took <= begun.elapsed() * 5 / 4 + Duration::from_nanos(5), "{backend}: {took:?}");

@@ -37,7 +37,6 @@ struct Program {
     disk: Arc<Disk>,
     flight: Flight,
     tags: u64,
-    /// Requests that the queue refused after it had begun to start them.
     temper: Temper,
     #[cfg(uring)]
     number: u32,

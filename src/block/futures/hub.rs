@@ -816,9 +816,7 @@ impl Hub {
         let core = state.core.take();
         if core.is_some() {
             state.fail_all(&mut after, &reactor_gone());
-            while let Some(waker) = state.waiters.call() {
-                after.wakers.push(waker);
-            }
+            after.wakers.extend(state.waiters.call_all());
         }
         drop(state);
         // Here, and not with the last future: the ring is this thread's.
