@@ -26,6 +26,8 @@
 //! on in the child is part of what whoever calls `fork` vouches for.
 
 use std::fmt;
+#[cfg(feature = "block")]
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
@@ -52,20 +54,26 @@ pub struct Pool {
 ///
 /// Dereferences to its bytes; zeroed when it is leased for the first time, and otherwise as its last owner left it.
 /// Dropping it gives the slot back; forgetting it leaks the slot.
+#[repr(transparent)]
 pub struct Buf {
     /// In the pool's own memory, of which this counts as an owner.
     slot: NonNull<Slot>,
 }
 
 /// All that is to be known of a slot, so that a lease is one word. Made with the pool.
-#[repr(align(32))]
-struct Slot {
-    memory: *const PoolMemory,
-    address: *mut u8,
+#[repr(C, align(32))]
+pub(crate) struct Slot {
+    pub(crate) address: *mut u8,
+    /// [`SLOT`]: tells it from other memory that is described in such a way (`block::AlignedBuffer`).
+    pub(crate) kind: u32,
     size: u32,
+    memory: *const PoolMemory,
     index: u32,
     chunk: u32,
 }
+
+/// The kind of a [`Slot`].
+pub(crate) const SLOT: u32 = 0;
 
 /// The mapping, and which of its slots are free.
 pub(crate) struct PoolMemory {
@@ -113,10 +121,11 @@ impl Pool {
             memory: Arc::new_cyclic(|memory| PoolMemory {
                 descriptions: {
                     descriptions.extend((0..slots).map(|index| Slot {
-                        memory: memory.as_ptr(),
                         // SAFETY: `index` is below `slots`, so that the result lies inside of the mapping.
                         address: unsafe { mapping.start().add(index as usize * slot_size) },
+                        kind: SLOT,
                         size: slot_size as u32,
+                        memory: memory.as_ptr(),
                         index,
                         chunk: index >> slots_per_chunk.ilog2(),
                     }));
@@ -164,6 +173,22 @@ impl Pool {
 }
 
 impl Buf {
+    /// All that it consists of, which has to become a `Buf` again.
+    #[cfg(feature = "block")]
+    #[inline(always)]
+    pub(crate) fn into_raw(self) -> NonNull<Slot> {
+        ManuallyDrop::new(self).slot
+    }
+
+    /// # Safety
+    ///
+    /// [`Buf::into_raw`] gave `slot`, from which no other `Buf` was made since.
+    #[cfg(feature = "block")]
+    #[inline(always)]
+    pub(crate) unsafe fn from_raw(slot: NonNull<Slot>) -> Self {
+        Self { slot }
+    }
+
     #[inline(always)]
     fn description(&self) -> &Slot {
         // SAFETY: in the pool's memory, of which this is an owner.

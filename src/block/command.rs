@@ -107,6 +107,14 @@ impl Command {
         self.buffer.as_ref().map_or(0, |buffer| buffer.len())
     }
 
+    /// Carries out a read of what is in the page cache; whether it is done.
+    pub(super) fn read_cached(&mut self, target: &Target) -> bool {
+        match (self.action, &mut self.buffer) {
+            (Action::Read, Some(buffer)) => target.read_cached(buffer, self.offset),
+            _ => false,
+        }
+    }
+
     /// Carries out what is left by `pread`, `pwrite` or `fdatasync`.
     pub(super) fn carry_out(&mut self, blocking: &Blocking) -> Result<()> {
         #[cfg(uring)]

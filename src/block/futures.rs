@@ -8,6 +8,7 @@ mod reactor;
 mod timer;
 mod waiters;
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::mem;
@@ -19,7 +20,7 @@ use std::time::Instant;
 use crate::block::command::{Action, Command, TransferError};
 use crate::block::futures::jobs::{Job, Jobs, forked};
 use crate::block::futures::timer::Deadline;
-use crate::block::futures::waiters::Place;
+use crate::block::futures::waiters::{Place, wake_by_ref};
 use crate::block::stats::count;
 use crate::block::{AlignedBuffer, Device, Picked};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,6 +31,9 @@ use crate::block::BlockDevice;
 use hub::{Begun, Hub};
 #[cfg(uring)]
 pub use reactor::Reactor;
+
+/// How many futures may have their answer when they are first polled before one of them waits, to be polled again.
+const MOST_ANSWERS: u32 = 128;
 
 /// A transfer that goes on while its task does something else; see [`Device::read_async`].
 ///
@@ -76,6 +80,9 @@ impl Device {
     /// On io_uring all devices of the process share rings for this, one for each processor (8 at most), and the future is woken
     /// by a thread of the library; where a runtime has one thread, a [`Reactor`] makes it cheaper. On `pread`/`pwrite` the device's
     /// threads carry it out. Where as many transfers are in flight as there is room for, it waits for its turn.
+    ///
+    /// What is in the page cache is copied when the future is first polled (Linux; 64 KiB at most). A task that has nothing but
+    /// such answers gives way to others from time to time.
     ///
     /// # Errors
     ///
@@ -219,6 +226,24 @@ impl State {
                 Some(Poll::Ready((None, Err(forked()))))
             }
             Self::OnThread(_, job) => Some(job.poll(context.waker()).map(|(command, result)| (command.buffer, result))),
+            Self::New(device, command) => {
+                let target = device.target();
+                if command.action == Action::Flush && target.read_only {
+                    *self = Self::Over;
+                    return Poll::Ready(Ok(None));
+                }
+                if is_anothers_turn() {
+                    wake_by_ref(context.waker());
+                    return Poll::Pending;
+                }
+                target.counters.start(command.action, command.bytes(), target.block_size);
+                command.since = target.begin();
+                command.read_cached(target).then(|| {
+                    count_answer();
+                    target.end(command.action, command.since);
+                    Poll::Ready((command.buffer.take(), Ok(())))
+                })
+            }
             _ => None,
         };
         if let Some(polled) = polled {
@@ -229,15 +254,7 @@ impl State {
         }
         let outcome = match mem::replace(self, Self::Over) {
             Self::Refused(refused) => return Poll::Ready(Err(refused)),
-            Self::New(device, mut command) => {
-                let target = device.target();
-                if command.action == Action::Flush && target.read_only {
-                    return Poll::Ready(Ok(None));
-                }
-                target.counters.start(command.action, command.bytes(), target.block_size);
-                command.since = target.begin();
-                self.begin(device, command, context)
-            }
+            Self::New(device, command) => self.begin(device, command, context),
             Self::InLine(device, command, line) => {
                 line.leave(&device);
                 self.begin(device, command, context)
@@ -261,7 +278,10 @@ impl State {
             Picked::Uring(uring) => match Self::hub(uring) {
                 Ok(hub) => {
                     *self = match hub.start(device, command, context.waker()) {
-                        Begun::Ended(outcome) => return Some(outcome),
+                        Begun::Ended(outcome) => {
+                            count_answer();
+                            return Some(outcome);
+                        }
                         Begun::Pending(slot) => Self::OnRing(hub, slot),
                         Begun::InLine(device, command, place) => Self::InLine(device, command, Line::Hub(hub, place)),
                     };
@@ -299,6 +319,25 @@ impl State {
     fn hub(uring: &super::uring::Uring) -> Result<Arc<Hub>> {
         reactor::of_thread().map_or_else(|| uring.hubs.get(), Ok)
     }
+}
+
+thread_local! {
+    /// How many futures had their answer when they were first polled, since one last waited for that reason.
+    static ANSWERED: Cell<u32> = const { Cell::new(0) };
+}
+
+fn count_answer() {
+    ANSWERED.set(ANSWERED.get() + 1);
+}
+
+/// Whether so many futures had their answer at once that others of this thread may be waiting for their turn: a task that reads
+/// what is in the page cache would not give way by itself.
+fn is_anothers_turn() -> bool {
+    let is_theirs = ANSWERED.get() >= MOST_ANSWERS;
+    if is_theirs {
+        ANSWERED.set(0);
+    }
+    is_theirs
 }
 
 /// What a future ends with.
@@ -346,7 +385,8 @@ impl State {
                 }
                 None
             }
-            Self::New(..) | Self::Refused(_) | Self::Over => None,
+            Self::New(_, command) => command.buffer,
+            Self::Refused(_) | Self::Over => None,
         }
     }
 }

@@ -112,6 +112,21 @@ mod unix {
         file.write_at(data, offset)
     }
 
+    /// Reads what the page cache has, and waits for nothing.
+    #[cfg(target_os = "linux")]
+    pub(in crate::block) fn pread_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+        let iovec = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: one element, which is `buffer`, borrowed exclusively and written during the call.
+        let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const iovec, 1, offset, libc::RWF_NOWAIT) };
+        usize::try_from(read).map_err(|_| io::Error::last_os_error())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(in crate::block) fn pread_cached(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// A write that is on stable storage when it returns.
     #[cfg(target_os = "linux")]
     pub(in crate::block) fn pwrite_durable(file: &File, data: &[u8], offset: u64) -> io::Result<usize> {
@@ -390,6 +405,10 @@ mod windows {
 
     pub(in crate::block) fn pread(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         file.seek_read(buffer, offset)
+    }
+
+    pub(in crate::block) fn pread_cached(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     pub(in crate::block) fn pwrite(file: &File, data: &[u8], offset: u64) -> io::Result<usize> {

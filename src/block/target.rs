@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::block::command::Action;
@@ -30,6 +30,14 @@ const ZEROING: [&[Clear]; 2] = [&[Clear::ZeroRange], &[Clear::ZeroRange, Clear::
 /// Ways to discard a range of a file and of a disk, the best first; before them, for a disk, the command of a ring.
 const DISCARDING: [&[Clear]; 2] = [&[Clear::PunchHole], &[Clear::PunchHole, Clear::Discard]];
 
+/// Longest read that is tried from the page cache before anything else, in bytes: a longer one keeps its thread for long, and is
+/// copied in vain where its end is missing.
+const LONGEST_CACHED: usize = 64 << 10;
+/// How many reads go by after one that was not in the page cache, before it is asked again.
+const CACHE_RESTS: u32 = 16;
+/// The page cache is not asked.
+const NEVER: u32 = u32::MAX;
+
 /// An opened file or disk.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -54,6 +62,8 @@ pub(crate) struct Target {
     pub(crate) steps: Steps,
     /// How many of [`ZEROING`] the target refused.
     zeroing_refused: AtomicU8,
+    /// How many reads go by before the page cache is asked again; [`NEVER`] where it is not to be asked.
+    cache_rests_for: AtomicU32,
     /// The process that holds the lock: the lock is one with a forked child's, which must not release it.
     locked_by: Option<u32>,
 }
@@ -191,6 +201,7 @@ impl Target {
             clock: options.measure_latency.then(Clock::new),
             steps,
             zeroing_refused: AtomicU8::new(0),
+            cache_rests_for: AtomicU32::new(rest_of_cache(*direct, options)),
             locked_by: options.exclusive.then(std::process::id),
         })
     }
@@ -214,6 +225,7 @@ impl Target {
             clock: None,
             steps: Steps { forbidden: options.forbidden, taken: Mutex::default() },
             zeroing_refused: AtomicU8::new(0),
+            cache_rests_for: AtomicU32::new(rest_of_cache(options.direct, options)),
             locked_by: None,
         }
     }
@@ -372,6 +384,34 @@ impl Target {
             Ok(moved) if moved == buffer.len() => Ok(moved),
             first => self.pread_on(buffer, offset, first),
         }
+    }
+
+    /// Reads what is in the page cache, where all of it is: in one call that waits for nothing, for which neither a ring nor a
+    /// thread is worth it. `false` where it is to be read in another way.
+    #[inline]
+    pub(crate) fn read_cached(&self, buffer: &mut [u8], offset: u64) -> bool {
+        let rests_for = self.cache_rests_for.load(Ordering::Relaxed);
+        if rests_for != 0 {
+            if rests_for != NEVER {
+                // Two threads may count as one: it is asked a bit later then.
+                self.cache_rests_for.store(rests_for - 1, Ordering::Relaxed);
+            }
+            return false;
+        }
+        buffer.len() <= LONGEST_CACHED && self.ask_cache(buffer, offset)
+    }
+
+    fn ask_cache(&self, buffer: &mut [u8], offset: u64) -> bool {
+        match sys::pread_cached(&self.file, buffer, offset) {
+            Ok(moved) if moved == buffer.len() => return true,
+            // The file system has no such reads, or a filter of system calls refuses them.
+            Err(error) if sys::is_unsupported(&error) || is_refusal(&error) => {
+                self.cache_rests_for.store(NEVER, Ordering::Relaxed);
+            }
+            // What is wrong is found, and told, by who reads it next.
+            Ok(_) | Err(_) => self.cache_rests_for.store(CACHE_RESTS, Ordering::Relaxed),
+        }
+        false
     }
 
     /// Goes on after the first call.
@@ -568,6 +608,12 @@ impl Drop for Target {
     }
 }
 
+/// See [`Target::read_cached`].
+fn rest_of_cache(direct: bool, options: &Options) -> u32 {
+    // A kernel thread that takes submissions copies in the place of the caller.
+    if direct || options.sqpoll.is_some() { NEVER } else { 0 }
+}
+
 fn check_options(options: &Options) -> Result<()> {
     let invalid = |message: String| Err(Error::new(ErrorKind::InvalidInput, message));
     if !options.block_size.is_power_of_two() || !BLOCK_SIZES.contains(&options.block_size) {
@@ -716,37 +762,40 @@ impl Progress {
     }
 }
 
-/// How often in a row something had to be tried again.
+/// How often in a row something had to be tried again; and, in the upper half, how often it was given back. One word, which is
+/// copied with whatever it belongs to.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Setbacks {
-    passing: usize,
-    #[cfg(uring)]
-    given_back: usize,
-}
+pub(crate) struct Setbacks(u64);
 
 impl Setbacks {
     /// In a row; the last of them with a pause.
-    const MOST: usize = 2000;
-    const AT_ONCE: usize = 1000;
+    const MOST: u64 = 2000;
+    const AT_ONCE: u64 = 1000;
     /// As often in a row the kernel may give back what it did not begin.
     #[cfg(uring)]
-    const MOST_GIVEN_BACK: usize = 3;
+    const MOST_GIVEN_BACK: u64 = 3;
 
     /// Counts one, and waits a moment where there were many: what does not pass in a second is an error.
     pub(crate) fn may_try_again(&mut self) -> bool {
-        self.passing += 1;
-        if self.passing > Self::AT_ONCE {
+        self.0 += 1;
+        let passing = self.0 & u64::from(u32::MAX);
+        if passing > Self::AT_ONCE {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        self.passing <= Self::MOST
+        passing <= Self::MOST
     }
 
     /// As [`Setbacks::may_try_again`] for what the kernel did not begin, and will not begin the next time either.
     #[cfg(uring)]
     pub(crate) fn may_give_back_again(&mut self) -> bool {
-        self.given_back += 1;
-        self.given_back <= Self::MOST_GIVEN_BACK
+        self.0 += 1 << 32;
+        self.0 >> 32 <= Self::MOST_GIVEN_BACK
     }
+}
+
+/// Whether it is the kind of call that is refused, whatever it is for.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied)
 }
 
 /// Whether the same call may be made again at once.

@@ -7,6 +7,9 @@
 //! returns when every piece has ended, so that nothing lent is in flight any more: there is no way out before that, not by
 //! an error of the ring, and not by a panic (which ends the process).
 //!
+//! Before that, what is to be read through the page cache is asked of it, by a call that waits for nothing
+//! ([`Target::read_cached`](Opened::read_cached)): a ring would copy the same bytes by more steps.
+//!
 //! # A ring for each thread
 //!
 //! The calling thread's own ring ([`crate::ThreadRings`]); where it can get none, the ring that such threads share; where
@@ -290,7 +293,7 @@ impl Uring {
         match may_lend.then(|| self.pool.lease()).flatten() {
             Some(mut buf) => {
                 buf[..bytes].fill(0);
-                Ok(AlignedBuffer::of_lease(buf, bytes).counted(&self.lent))
+                Ok(AlignedBuffer::of_counted_lease(buf, bytes, &self.lent))
             }
             None => AlignedBuffer::for_transfers(bytes, self.blocking.target.alignment),
         }
@@ -300,6 +303,9 @@ impl Uring {
     /// own ring. Whatever is out of the ordinary then goes on as any transfer does.
     #[inline]
     pub(super) fn one<R: Request>(&self, mut request: R, offset: u64, durability: Durability) -> Result<()> {
+        if self.is_cached(&mut request, offset) {
+            return Ok(());
+        }
         let is_short = request.len() <= self.longest(request.address()).min(LONGEST_PIECE);
         if is_short && self.blocking.target.is_aligned(request.address()) && !self.is_resting() {
             let done = ThreadRings::with_kind(self.kind(), self.blocking.target.queue_depth, |ring| {
@@ -310,6 +316,17 @@ impl Uring {
             }
         }
         self.one_anyhow(request, durability)
+    }
+
+    /// Reads what is in the page cache; whether that is all of it.
+    #[inline]
+    fn is_cached<R: Request>(&self, request: &mut R, offset: u64) -> bool {
+        if !R::IS_READ {
+            return false;
+        }
+        // SAFETY: a request that reads gives memory that may be written through; `request` is borrowed exclusively.
+        let memory = unsafe { std::slice::from_raw_parts_mut(request.address(), request.len()) };
+        self.blocking.target.read_cached(memory, offset)
     }
 
     #[cold]
@@ -386,6 +403,15 @@ impl Uring {
 
     /// Carries out every request that has no result.
     pub(super) fn run<R: Request>(&self, requests: &mut [R], durability: Durability) {
+        for request in requests.iter_mut().filter(|request| request.result().is_none()) {
+            let offset = request.first_block() * u64::from(self.blocking.target.block_size);
+            if self.is_cached(request, offset) {
+                request.set_result(Ok(()));
+            }
+        }
+        if requests.iter().all(|request| request.result().is_some()) {
+            return;
+        }
         let mut transfer = Transfer::new(self, requests, durability);
         if self.is_resting() {
             transfer.finish_blocking();

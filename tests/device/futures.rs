@@ -1,6 +1,7 @@
 //! Transfers as futures, on several executors.
 
 use std::future::{Future, poll_fn};
+use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -379,6 +380,110 @@ fn who_gets_an_answer_at_once_is_not_woken() {
             }
         }
         assert_eq!(counter.0.load(Ordering::Relaxed), pending, "{backend} {direct}");
+    }
+}
+
+/// Puts what is written to the disk, and forgets what of it is in memory.
+fn leave_the_cache(path: &std::path::Path) {
+    let file = std::fs::File::open(path).unwrap();
+    file.sync_all().unwrap();
+    // SAFETY: passes no memory.
+    assert_eq!(unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
+}
+
+/// The page cache need not be what the file system in use has.
+fn can_leave_the_cache(path: &std::path::Path) -> bool {
+    let file = std::fs::File::open(path).unwrap();
+    let mut byte = [0_u8; 1];
+    let iovec = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: one element, which is `byte`.
+    let read = || unsafe { libc::preadv2(file.as_raw_fd(), &raw const iovec, 1, 0, libc::RWF_NOWAIT) };
+    leave_the_cache(path);
+    let absent = read();
+    std::fs::read(path).unwrap();
+    absent == -1 && read() == 1
+}
+
+#[test]
+fn what_is_in_the_page_cache_is_there_at_once_and_what_is_not_is_read() {
+    let directory = common::directory();
+    for backend in backends() {
+        let device = written(&directory, backend, false);
+        let path = directory.path().join(format!("{backend}-false"));
+        if !can_leave_the_cache(&path) {
+            return common::skip("the file system does not say what is in the page cache");
+        }
+        let data = pattern(3, BLOCKS as usize * BLOCK);
+        let poll = |future: &mut TransferFuture| Pin::new(future).poll(&mut Context::from_waker(Waker::noop()));
+        for length in [BLOCK, 16 * BLOCK] {
+            std::fs::read(&path).unwrap();
+            let mut future = device.read_async(7, device.aligned_buffer(length).unwrap());
+            let Poll::Ready(Ok(buffer)) = poll(&mut future) else { panic!("{backend}: it is not there at once") };
+            assert_eq!(*buffer, data[7 * BLOCK..][..length], "{backend}");
+        }
+        leave_the_cache(&path);
+        let buffer = block_on(device.read_async(9, device.aligned_buffer(BLOCK).unwrap())).unwrap();
+        assert_eq!(*buffer, data[9 * BLOCK..][..BLOCK], "{backend}");
+        let stats = device.stats();
+        assert_eq!((stats.reads, stats.bytes_read, stats.in_flight), (3, 18 * BLOCK as u64, 0), "{backend}");
+    }
+}
+
+#[test]
+fn a_task_whose_answers_are_all_there_gives_way_to_others() {
+    let directory = common::directory();
+    for backend in backends() {
+        let device = Arc::new(written(&directory, backend, false));
+        std::fs::read(directory.path().join(format!("{backend}-false"))).unwrap();
+        let others = Arc::new(AtomicUsize::new(0));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let greedy = {
+            let (device, others) = (Arc::clone(&device), Arc::clone(&others));
+            async move {
+                let mut buffer = device.aligned_buffer(BLOCK).unwrap();
+                for read in 0..100_000 {
+                    if others.load(Ordering::Relaxed) != 0 {
+                        return read;
+                    }
+                    buffer = device.read_async(1, buffer).await.unwrap();
+                }
+                panic!("{backend}: nobody else had a turn")
+            }
+        };
+        runtime.block_on(async {
+            let greedy = tokio::spawn(greedy);
+            let other = tokio::spawn(async move { others.fetch_add(1, Ordering::Relaxed) });
+            assert!(greedy.await.unwrap() <= 1000, "{backend}");
+            other.await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn one_that_gives_way_has_its_buffer_when_its_time_is_over() {
+    let directory = common::directory();
+    for backend in backends() {
+        let device = written(&directory, backend, false);
+        std::fs::read(directory.path().join(format!("{backend}-false"))).unwrap();
+        let counter = Arc::new(Counter::default());
+        let waker = Waker::from(Arc::clone(&counter));
+        let mut context = Context::from_waker(&waker);
+        let late = (0..10_000).find_map(|_| {
+            let buffer = device.aligned_buffer(BLOCK).unwrap();
+            let mut future = device.read_async(2, buffer).deadline(Instant::now());
+            match Pin::new(&mut future).poll(&mut context) {
+                Poll::Ready(Err(late)) => Some(late),
+                Poll::Ready(Ok(_)) => None,
+                Poll::Pending => panic!("{backend}: its time is over"),
+            }
+        });
+        let Some(late) = late else {
+            common::skip("what is read is never there at once");
+            continue;
+        };
+        assert_eq!(late.error().kind(), ErrorKind::TimedOut);
+        assert!(late.into_buffer().is_some_and(|buffer| buffer.len() == BLOCK), "{backend}: nothing had begun");
+        assert_eq!(counter.0.load(Ordering::Relaxed), 1, "{backend}: it asked for another turn");
     }
 }
 

@@ -258,6 +258,25 @@ impl Disk {
         fate.result
     }
 
+    /// Reads what is in a cache, which is all of it, or a part, or nothing.
+    pub(super) fn read_cached(&self, buffer: &mut [u8], offset: u64) -> Result<usize, i32> {
+        let state = &mut *self.state();
+        let place = usize::try_from(offset).unwrap_or(usize::MAX);
+        if self.nature.direct {
+            state.complain(format!("a read at {offset} of what is in a cache, past the cache"));
+        }
+        let there = buffer.len().min(state.end.saturating_sub(place));
+        // No attempt: what becomes of those that follow does not depend on what is cached.
+        let mut random = Random::new(state.seed ^ offset.rotate_left(32) ^ 0xcace);
+        let moved = match random.below(4) {
+            0 => return Err(random.pick(&[libc::EAGAIN, libc::EAGAIN, libc::EINTR, libc::EIO])),
+            1 => random.below(there + 1),
+            _ => there,
+        };
+        buffer[..moved].copy_from_slice(&state.contents[place.min(state.end)..][..moved]);
+        Ok(moved)
+    }
+
     pub(super) fn write(&self, data: &[u8], offset: u64, durable: bool, on_ring: bool) -> Result<usize, i32> {
         let state = &mut *self.state();
         let mut fate = self.fate(state, false, on_ring, data.as_ptr().addr(), data.len(), offset);

@@ -20,6 +20,13 @@ pub(in crate::block) fn pread(file: &File, buffer: &mut [u8], offset: u64) -> io
     }
 }
 
+pub(in crate::block) fn pread_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    match Disk::of(file) {
+        Some(disk) => answer(disk.read_cached(buffer, offset)),
+        None => real::pread_cached(file, buffer, offset),
+    }
+}
+
 pub(in crate::block) fn pwrite(file: &File, data: &[u8], offset: u64) -> io::Result<usize> {
     match Disk::of(file) {
         Some(disk) => answer(disk.write(data, offset, false, false)),

@@ -44,9 +44,19 @@ impl Waiters {
     }
 }
 
-/// Wakes a task. A panic is the executor's own, and must not be ours: what ended for others has to be told, too.
+/// Wakes a task.
 pub(super) fn wake(waker: Waker) {
-    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())) {
+    guard(|| waker.wake());
+}
+
+/// As [`wake`], where the waker is somebody else's.
+pub(super) fn wake_by_ref(waker: &Waker) {
+    guard(|| waker.wake_by_ref());
+}
+
+/// A panic is the executor's own, and must not be ours: what ended for others has to be told, too.
+fn guard(wake: impl FnOnce()) {
+    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(wake)) {
         // Dropping it is the executor's code as well, and may panic again.
         std::mem::forget(payload);
         log::error!("a task could not be woken: its waker panicked");
