@@ -56,6 +56,8 @@ enum State {
     /// Refused before it began.
     Refused(TransferError),
     New(Arc<Picked>, Command),
+    /// It gave way to others, and begins when it is polled again.
+    NextTurn(Arc<Picked>, Command),
     /// All places are taken.
     InLine(Arc<Picked>, Command, Line),
     #[cfg(uring)]
@@ -218,6 +220,7 @@ impl FlushFuture {
 
 impl State {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<AlignedBuffer>, TransferError>> {
+        let is_next_turn = matches!(self, Self::NextTurn(..));
         // Left where it is until it has ended: a waker that panics when it is cloned loses nothing.
         let polled = match self {
             #[cfg(uring)]
@@ -226,18 +229,21 @@ impl State {
                 Some(Poll::Ready((None, Err(forked()))))
             }
             Self::OnThread(_, job) => Some(job.poll(context.waker()).map(|(command, result)| (command.buffer, result))),
-            Self::New(device, command) => {
+            Self::New(device, command) | Self::NextTurn(device, command) => {
                 let target = device.target();
-                if command.action == Action::Flush && target.read_only {
-                    *self = Self::Over;
-                    return Poll::Ready(Ok(None));
+                if !is_next_turn {
+                    if command.action == Action::Flush && target.read_only {
+                        *self = Self::Over;
+                        return Poll::Ready(Ok(None));
+                    }
+                    target.counters.start(command.action, command.bytes(), target.block_size);
+                    command.since = target.begin();
+                    if is_anothers_turn() {
+                        wake_by_ref(context.waker());
+                        self.give_way();
+                        return Poll::Pending;
+                    }
                 }
-                if is_anothers_turn() {
-                    wake_by_ref(context.waker());
-                    return Poll::Pending;
-                }
-                target.counters.start(command.action, command.bytes(), target.block_size);
-                command.since = target.begin();
                 command.read_cached(target).then(|| {
                     count_answer();
                     target.end(command.action, command.since);
@@ -254,7 +260,7 @@ impl State {
         }
         let outcome = match mem::replace(self, Self::Over) {
             Self::Refused(refused) => return Poll::Ready(Err(refused)),
-            Self::New(device, command) => self.begin(device, command, context),
+            Self::New(device, command) | Self::NextTurn(device, command) => self.begin(device, command, context),
             Self::InLine(device, command, line) => {
                 line.leave(&device);
                 self.begin(device, command, context)
@@ -267,6 +273,13 @@ impl State {
         match outcome {
             Some(outcome) => Poll::Ready(answer(outcome)),
             None => Poll::Pending,
+        }
+    }
+
+    #[cold]
+    fn give_way(&mut self) {
+        if let Self::New(device, command) = mem::replace(self, Self::Over) {
+            *self = Self::NextTurn(device, command);
         }
     }
 
@@ -385,7 +398,7 @@ impl State {
                 }
                 None
             }
-            Self::New(_, command) => command.buffer,
+            Self::New(_, command) | Self::NextTurn(_, command) => command.buffer,
             Self::Refused(_) | Self::Over => None,
         }
     }
@@ -404,6 +417,7 @@ impl fmt::Debug for TransferFuture {
         let state = match &self.state {
             State::Refused(_) => "refused",
             State::New(..) => "new",
+            State::NextTurn(..) => "waits for its turn",
             State::InLine(..) => "waits for room",
             #[cfg(uring)]
             State::OnRing(..) => "in flight",

@@ -308,6 +308,9 @@ impl Queue {
     }
 
     /// Takes a request that ended, without waiting.
+    ///
+    /// While something that was started has not been submitted, it may be left to the submit to have the kernel tell what has
+    /// ended; asked a second time before that, the kernel tells.
     #[inline]
     pub fn poll(&mut self) -> Option<Completed> {
         if let Some((command, result)) = self.ready.pop_front() {

@@ -239,6 +239,31 @@ fn a_queue_that_goes_gives_up_what_it_has() {
 }
 
 #[test]
+fn what_ended_is_to_be_had_though_something_was_started_and_not_submitted() {
+    let directory = common::directory();
+    for (backend, direct) in backends().into_iter().flat_map(|backend| [(backend, true), (backend, false)]) {
+        let path = directory.path().join(format!("{backend}-{direct}"));
+        std::fs::write(path, pattern(7, 256 * BLOCK)).unwrap();
+        let device = device(&directory, backend, direct);
+        let mut queue = device.queue(2, BLOCK).unwrap();
+        let buffers = [queue.buffer().unwrap(), queue.buffer().unwrap()];
+        let [first, second] = buffers;
+        queue.read(1, first, 1).unwrap();
+        queue.submit().unwrap();
+        queue.read(2, second, 2).unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        let ended = loop {
+            assert!(Instant::now() < end, "{backend} {direct}: it does not come by polling");
+            if let Some(completed) = queue.poll() {
+                break completed;
+            }
+        };
+        assert_eq!(ended.user_data, 1, "{backend} {direct}: nothing else was submitted");
+        assert_eq!(queue.wait().unwrap().expect("the other one").user_data, 2);
+    }
+}
+
+#[test]
 fn a_queue_has_as_many_buffers_as_it_is_deep() {
     let directory = common::directory();
     for backend in backends() {

@@ -346,17 +346,17 @@ impl Program {
         let Some(index) = self.running.iter().position(is_it) else { return };
         let tag = self.running[index].tag;
         self.watch.step(format_args!("wait until the time of {tag} is over"));
-        // One that waits in line is woken before it has begun.
-        let in_line = format!(
+        // One that waits in line, or gave way to others, is woken before it has begun.
+        let waits = format!(
             "{:?}",
             match &self.running[index].future {
                 Any::Transfer(future) => format!("{future:?}"),
                 Any::Flush(future) => format!("{future:?}"),
             }
         )
-        .contains("waits for room");
+        .contains("waits for");
         let was_early = self.running[index].deadline.is_some_and(|at| Instant::now() < at);
-        if in_line || !was_early {
+        if waits || !was_early {
             return;
         }
         std::thread::sleep(Duration::from_millis(6));

@@ -26,6 +26,8 @@ pub(super) struct RingLane {
     setbacks: Setbacks,
     /// Commands were handed over again and not submitted.
     has_unsubmitted: bool,
+    /// It was left to the next submit to have the kernel post what it holds back.
+    is_left_to_submit: bool,
     is_polled: bool,
     eventfd: Option<File>,
 }
@@ -54,7 +56,17 @@ impl RingLane {
             device.report_unregistered(&error, depth as usize * pool.slot_size())?;
         }
         let (setbacks, is_polled) = (Setbacks::default(), kind.iopoll);
-        Ok(Some(Self { ring, file, pool, buffer_size, setbacks, has_unsubmitted: false, is_polled, eventfd: None }))
+        Ok(Some(Self {
+            ring,
+            file,
+            pool,
+            buffer_size,
+            setbacks,
+            has_unsubmitted: false,
+            is_left_to_submit: false,
+            is_polled,
+            eventfd: None,
+        }))
     }
 
     pub(super) fn buffer(&self) -> Option<AlignedBuffer> {
@@ -125,6 +137,7 @@ impl RingLane {
     }
 
     pub(super) fn submit(&mut self, wait: u32, limit: Option<Duration>) -> Result<()> {
+        self.is_left_to_submit = false;
         let core = self.ring.core();
         loop {
             let wait = wait.saturating_sub(core.waiting());
@@ -180,6 +193,12 @@ impl RingLane {
         if self.has_unsubmitted {
             // What it can't submit goes with the next one.
             return self.submit(0, None).is_ok();
+        }
+        if !self.is_left_to_submit && !self.ring.core().queues().is_consumed() {
+            // A submit is due, by which the kernel posts what it holds back as well: to enter it for that alone would be one call
+            // more, and keep the disk waiting. Who asks again before may not have a submit in mind. The descriptor tells on.
+            self.is_left_to_submit = true;
+            return false;
         }
         if let Some(eventfd) = &self.eventfd {
             if platform::reset(eventfd) {
