@@ -205,6 +205,9 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     /// Writes a batch, then flushes: what is written after it returned can reach stable storage only after everything that
     /// was written before. Where a write fails nothing is flushed.
     ///
+    /// A batch of one, such as the record that commits what was written before, is handed over together with its flush: the
+    /// kernel begins that when the write has ended.
+    ///
     /// # Errors
     ///
     /// As for [`BlockDevice::read_blocks`]; where the flush fails every request has its error, and none is counted.
@@ -407,6 +410,20 @@ impl Device {
         result
     }
 
+    /// As [`Device::one`], for a write and the flush behind it.
+    #[cfg(uring)]
+    fn one_barrier(&self, uring: &uring::Uring, request: &WriteRequest<'_>) -> Result<()> {
+        let target = self.target();
+        let (block, length) = (request.first_block(), request.len());
+        let since = target.begin();
+        target.counters.start(Action::Write, length, target.block_size);
+        let checked = target.check_writable("write", block).and_then(|()| target.check("write", block, length));
+        let offset = checked.inspect_err(|_| count(&target.counters.failures, 1))?;
+        let result = uring.barrier(request.again(), offset);
+        target.end(Action::Flush, since);
+        result
+    }
+
     /// Carries out requests on consecutive blocks, as one.
     fn all<R: Request + Send>(&self, mut requests: Vec<R>) -> Result<()> {
         if requests.is_empty() {
@@ -588,6 +605,12 @@ impl BlockDevice for Device {
     }
 
     fn write_barrier(&self, requests: &mut [WriteRequest<'_>]) -> Result<(), BatchError> {
+        #[cfg(uring)]
+        if let (Picked::Uring(uring), [request]) = (&*self.0, &mut *requests) {
+            let result = self.one_barrier(uring, request);
+            request.set_result(result);
+            return answer(requests);
+        }
         self.run(requests, Durability::Cached);
         answer(requests)?;
         if let Err(error) = self.flush() {

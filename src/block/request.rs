@@ -72,6 +72,12 @@ impl<'a> WriteRequest<'a> {
         self.block
     }
 
+    /// The same, without a result.
+    #[cfg(uring)]
+    pub(crate) fn again(&self) -> Self {
+        Self::new(self.block, self.data)
+    }
+
     /// How this request ended; `None` before its batch was written.
     #[must_use]
     pub fn result(&self) -> Option<&Result<()>> {

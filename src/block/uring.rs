@@ -27,7 +27,7 @@ use crate::block::futures::hub::HubsOfProcess;
 use crate::block::request::Request;
 use crate::block::stats::count;
 use crate::block::target::{Setbacks, Target as Opened};
-use crate::block::{AlignedBuffer, Durability, Fallback, Options, ReadRequest};
+use crate::block::{AlignedBuffer, Durability, Fallback, Options, ReadRequest, WriteRequest};
 use crate::core::{Core, Operation, Target, transfer_opcode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
@@ -355,6 +355,69 @@ impl Uring {
         ended == Some(length as i32) || self.finish_one(core, request, ticket, ended, durability)
     }
 
+    /// Writes one run, and flushes: what is aligned and short enough, by two entries that are linked. The kernel begins the flush
+    /// by itself when all of the run is written, and not where it is not.
+    pub(super) fn barrier(&self, mut request: WriteRequest<'_>, offset: u64) -> Result<()> {
+        let is_short = request.len() <= LONGEST_PIECE && self.blocking.target.is_aligned(request.address());
+        if is_short && !self.polls() && !self.is_resting() {
+            let done = ThreadRings::with_kind(self.kind(), self.blocking.target.queue_depth, |ring| {
+                self.barrier_on(ring.core(), &mut request, offset)
+            });
+            if let Ok(Some(flushed)) = done {
+                return self.flushed(flushed);
+            }
+        }
+        let written = self.one_anyhow(request, Durability::Cached);
+        // A flush that fails is not counted: it is no transfer.
+        written.inspect_err(|_| count(&self.blocking.target.counters.failures, 1))?;
+        self.flushed(-libc::ECANCELED)
+    }
+
+    /// What the kernel says of a flush behind a write that was done, where the flush is done; where it is not, nothing is in
+    /// flight, and the request has a result or is to be carried out anew.
+    fn barrier_on(&self, core: &mut Core, request: &mut WriteRequest<'_>, offset: u64) -> Option<i32> {
+        let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
+        if !is_registered && !self.unregistered.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (memory, length) = (request.address(), request.len());
+        let chunk = self.pool.memory.chunk_of(memory, length);
+        let write = self.operation::<WriteRequest<'_>>(core, memory, chunk, length, offset, Durability::Cached);
+        let flush = Operation { operation_flags: sys::IORING_FSYNC_DATASYNC, ..Operation::new(sys::IORING_OP_FSYNC) };
+        let descriptor = || Target::descriptor(self.blocking.target.file.as_raw_fd());
+        core.begin_chain(sys::IOSQE_IO_LINK as u8);
+        let write = core.start(descriptor(), write, Held::Borrowed);
+        let flush = write.as_ref().ok().map(|_| core.start(descriptor(), flush, Held::Nothing));
+        let (Ok(write), Some(Ok(flush))) = (write, flush) else {
+            core.abandon_chain(|_| ());
+            return None;
+        };
+        core.end_chain();
+        let (written, flushed) = (self.wait_for(core, write), self.wait_for(core, flush));
+        if written == length as i32 {
+            return Some(flushed);
+        }
+        // The flush was not begun.
+        self.finish_one(core, request, write, Some(written), Durability::Cached).then_some(-libc::ECANCELED)
+    }
+
+    /// Looks at what the kernel said of a linked flush.
+    fn flushed(&self, result: i32) -> Result<()> {
+        let target = &self.blocking.target;
+        count(&target.counters.flushes, 1);
+        match -result {
+            0 => Ok(()),
+            // It was not begun, or rings can't flush this file.
+            libc::ECANCELED | libc::EOPNOTSUPP | libc::EINVAL => target.sync(),
+            libc::EINTR | libc::EAGAIN | libc::EBUSY => {
+                count(&target.counters.retries, 1);
+                target.sync()
+            }
+            // No second try: the kernel tells of data that it lost once.
+            errno => Err(target.flush_error(std::io::Error::from_raw_os_error(errno))),
+        }
+    }
+
     /// Waits for a request that was started, and goes on with what is left of it.
     #[cold]
     #[inline(never)]
@@ -493,25 +556,26 @@ impl Uring {
         matches!(done, Ok(Some(0)))
     }
 
-    /// Waits for an operation to end, whatever happens: one that went on would undo what the caller does next.
+    /// Waits for an operation to end, whatever happens: one that went on would use what the caller lent, or undo what it does
+    /// next.
     fn wait_for(&self, core: &mut Core, ticket: Ticket) -> i32 {
-        let mut failed_since = None;
+        let (mut failed_since, mut setbacks) = (None, Setbacks::default());
         loop {
-            let waited = core.submit_and_wait(1);
             core.reap();
             if let Some(finished) = core.take(ticket) {
                 return finished.result;
             }
-            match waited {
+            match core.submit_and_wait(1) {
                 Ok(_) => {}
                 Err(error) if is_signal(&error) => {}
+                Err(error) if is_passing(&error) && setbacks.may_try_again() => std::thread::yield_now(),
                 Err(_) => {
                     let since = *failed_since.get_or_insert_with(Instant::now);
                     core.withdraw_unsubmitted();
                     core.flush_completions();
                     if since.elapsed() > LAST_RESORT {
                         log::error!(
-                            "{}: a discard is in flight and the ring can't be entered any more; aborting",
+                            "{}: something is in flight and the ring can't be entered any more; aborting",
                             self.blocking.target.path.display()
                         );
                         std::process::abort()

@@ -61,8 +61,14 @@ fn flush_fua_and_barrier_reach_the_disk_and_a_write_alone_does_not() {
         let batch = |first| [WriteRequest::new(first, &data), WriteRequest::new(first + 4, &data)];
         assert!(flushed(&|| device.write_blocks_fua(&mut batch(16)).unwrap()) >= 1, "{backend}: FUA");
         assert!(flushed(&|| device.write_barrier(&mut batch(32)).unwrap()) >= 1, "{backend}: barrier");
+        // One by itself is linked with its flush.
+        let mut one = [WriteRequest::new(48, &data)];
+        assert!(flushed(&|| device.write_barrier(&mut [WriteRequest::new(40, &data)]).unwrap()) >= 1, "{backend}");
+        assert!(flushed(&|| device.write_barrier(&mut [WriteRequest::new(44, &data)]).unwrap()) >= 1, "{backend}");
+        device.write_barrier(&mut one).unwrap();
+        assert!(one[0].result().is_some_and(|result| result.is_ok()));
         let mut back = vec![0; 4 * 4096];
-        for first in [0, 8, 16, 20, 32, 36] {
+        for first in [0, 8, 16, 20, 32, 36, 40, 44, 48] {
             device.read_run(first, &mut back).unwrap();
             assert!(back == data, "{backend} {first}");
         }

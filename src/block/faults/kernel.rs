@@ -77,6 +77,22 @@ pub(crate) fn of_thread() -> u32 {
 struct Taken {
     user_data: u64,
     work: Work,
+    /// Begins when this has ended as it should, and ends without having begun where it has not.
+    linked: Option<Box<Self>>,
+}
+
+impl Taken {
+    fn new(user_data: u64, work: Work) -> Self {
+        Self { user_data, work, linked: None }
+    }
+
+    /// Where what comes next in the chain has its place.
+    fn last(&mut self) -> &mut Option<Box<Self>> {
+        match self.linked {
+            Some(ref mut linked) => linked.last(),
+            None => &mut self.linked,
+        }
+    }
 }
 
 enum Work {
@@ -90,6 +106,8 @@ enum Work {
         durable: bool,
     },
     Flush(Arc<Disk>),
+    /// One that is linked: who gets it back, not begun, need not know whether the kernel did not want to, and counts nothing.
+    LinkedFlush(Arc<Disk>),
     /// Of the operation with that `user_data`.
     Cancel(u64),
 }
@@ -99,6 +117,9 @@ impl Work {
         let result = match self {
             Self::Nothing | Self::Cancel(_) => Ok(0),
             Self::Flush(disk) => disk.flush(true).map(|()| 0),
+            Self::LinkedFlush(disk) => disk.flush(true).map(|()| 0).inspect_err(|errno| {
+                disk.state().counts.passing -= u64::from(*errno == libc::ECANCELED);
+            }),
             Self::Transfer { disk, address, length, offset, is_read, durable } => {
                 let memory = std::ptr::with_exposed_provenance_mut::<u8>(*address as usize);
                 if *is_read {
@@ -117,7 +138,7 @@ impl Work {
 /// Has all that was left in flight by rings of a disk end now.
 pub(super) fn end_left(disk: &Arc<Disk>) {
     let is_of = |taken: &Taken| match &taken.work {
-        Work::Transfer { disk: on, .. } | Work::Flush(on) => Arc::ptr_eq(on, disk),
+        Work::Transfer { disk: on, .. } | Work::Flush(on) | Work::LinkedFlush(on) => Arc::ptr_eq(on, disk),
         Work::Nothing | Work::Cancel(_) => false,
     };
     let mut all = left();
@@ -209,6 +230,8 @@ pub(crate) struct Kernel {
     /// Completions are posted only while the ring is entered to wait for them.
     is_deferred: bool,
     taken: Vec<Taken>,
+    /// The next entry of this submit belongs to the chain of the last one.
+    is_linked: bool,
     /// Ended, and posted when somebody asks.
     late: Vec<(u64, i32)>,
     buffers: Vec<(usize, usize)>,
@@ -241,6 +264,7 @@ pub(crate) fn set_up(entries: u32, ring: &mut sys::io_uring, params: &mut sys::i
         cq_entries: params.cq_entries,
         is_deferred: params.flags & sys::IORING_SETUP_DEFER_TASKRUN != 0,
         taken: Vec::new(),
+        is_linked: false,
         late: Vec::new(),
         buffers: Vec::new(),
         files: Vec::new(),
@@ -330,6 +354,8 @@ impl Kernel {
         for _ in 0..count {
             self.take();
         }
+        // A chain ends with its submit.
+        self.is_linked = false;
         for _ in 0..self.random.below(3) {
             self.end_one();
         }
@@ -423,14 +449,16 @@ impl Kernel {
             let (offset, address) = (sqe.__bindgen_anon_1.off, sqe.__bindgen_anon_2.addr);
             (offset, address, sqe.__bindgen_anon_3.rw_flags, sqe.__bindgen_anon_4.buf_index)
         };
-        let is_of_table = sqe.flags == sys::IOSQE_FIXED_FILE as u8;
-        if sqe.flags != 0 && !is_of_table {
+        let link = sys::IOSQE_IO_LINK as u8;
+        let is_of_table = sqe.flags & !link == sys::IOSQE_FIXED_FILE as u8;
+        if sqe.flags & !link != 0 && !is_of_table {
             self.complain(&format!("an entry with the flags {:#x}", sqe.flags));
         }
+        let is_linked = std::mem::replace(&mut self.is_linked, sqe.flags & link != 0);
         let user_data = sqe.user_data;
         let (is_read, is_fixed) = match u32::from(sqe.opcode) {
-            sys::IORING_OP_NOP => return self.taken.push(Taken { user_data, work: Work::Nothing }),
-            sys::IORING_OP_ASYNC_CANCEL => return self.taken.push(Taken { user_data, work: Work::Cancel(address) }),
+            sys::IORING_OP_NOP => return self.add(Taken::new(user_data, Work::Nothing), is_linked),
+            sys::IORING_OP_ASYNC_CANCEL => return self.add(Taken::new(user_data, Work::Cancel(address)), is_linked),
             sys::IORING_OP_READ => (true, false),
             sys::IORING_OP_READ_FIXED => (true, true),
             sys::IORING_OP_WRITE => (false, false),
@@ -446,7 +474,8 @@ impl Kernel {
             if flags as u32 != sys::IORING_FSYNC_DATASYNC || (offset, sqe.len) != (0, 0) {
                 self.complain(&format!("a flush of {} bytes at {offset} with the flags {flags:#x}", sqe.len));
             }
-            return self.taken.push(Taken { user_data, work: Work::Flush(disk) });
+            let work = if is_linked { Work::LinkedFlush(disk) } else { Work::Flush(disk) };
+            return self.add(Taken::new(user_data, work), is_linked);
         }
         let length = sqe.len as usize;
         if is_fixed {
@@ -461,7 +490,26 @@ impl Kernel {
             self.complain(&format!("a transfer with the flags {flags:#x}"));
         }
         let work = Work::Transfer { disk, address, length, offset, is_read, durable };
-        self.taken.push(Taken { user_data, work });
+        self.add(Taken::new(user_data, work), is_linked);
+    }
+
+    fn add(&mut self, taken: Taken, is_linked: bool) {
+        match self.taken.last_mut() {
+            Some(head) if is_linked => *head.last() = Some(Box::new(taken)),
+            _ => self.taken.push(taken),
+        }
+    }
+
+    /// Goes on with what is linked to an operation that has ended.
+    fn go_on(&mut self, mut linked: Option<Box<Taken>>, is_whole: bool) {
+        if is_whole {
+            self.taken.extend(linked.map(|taken| *taken));
+            return;
+        }
+        while let Some(taken) = linked {
+            self.late.push((taken.user_data, -libc::ECANCELED));
+            linked = taken.linked;
+        }
     }
 
     /// Ends one operation, whichever; `false` where none is there.
@@ -472,9 +520,14 @@ impl Kernel {
         let taken = self.taken.swap_remove(self.random.below(self.taken.len()));
         let result = match taken.work {
             Work::Cancel(user_data) => self.cancel(user_data),
-            work => work.carry_out(),
+            ref work => work.carry_out(),
         };
         self.late.push((taken.user_data, result));
+        let is_whole = match taken.work {
+            Work::Transfer { length, .. } => result == length as i32,
+            _ => result >= 0,
+        };
+        self.go_on(taken.linked, is_whole);
         self.set_flags();
         if !self.is_deferred {
             if self.random.once_in(2) {
@@ -494,8 +547,9 @@ impl Kernel {
         if self.random.once_in(2) {
             return -libc::EALREADY;
         }
-        self.taken.swap_remove(index);
+        let taken = self.taken.swap_remove(index);
         self.late.push((user_data, -libc::ECANCELED));
+        self.go_on(taken.linked, false);
         0
     }
 
