@@ -966,6 +966,12 @@ impl<B, E: Entries> Core<B, E> {
         self.registered.clone_pools(&mut self.queues, &from.registered, &from.queues)
     }
 
+    /// Whether anything was ever registered as a buffer.
+    #[cfg(feature = "block")]
+    pub(crate) fn has_buffer_table(&self) -> bool {
+        self.registered.has_buffer_table() || self.queues.raw_buffers
+    }
+
     /// Takes a pool out of the registered buffers. Its operations in flight keep their pages.
     pub(crate) fn unregister_pool(&mut self, pool: &Pool) -> Result<()> {
         let is_idle = self.is_idle();

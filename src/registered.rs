@@ -292,6 +292,11 @@ impl Registered {
         Ok(())
     }
 
+    #[cfg(feature = "block")]
+    pub(crate) fn has_buffer_table(&self) -> bool {
+        self.buffers != BufferTable::None
+    }
+
     /// Takes over all pools of another ring, at the same places.
     pub(crate) fn clone_pools(&mut self, raw_ring: &mut RawRing, from: &Self, from_ring: &RawRing) -> Result<()> {
         raw_ring.check_usable()?;

@@ -71,6 +71,8 @@ pub(super) struct Uring {
     shared: [Option<Arc<SharedRing>>; 2],
     /// The pool could not be registered on a ring, and is not tried on others.
     unregistered: AtomicBool,
+    /// Buffers can be had from another ring (liburing 2.8, Linux 6.12).
+    clones: AtomicBool,
     /// A thread that should have had a ring of its own uses a shared one.
     shares: AtomicBool,
     opened: Instant,
@@ -105,6 +107,7 @@ impl Uring {
             lent: Arc::new(()),
             shared: [None, None],
             unregistered: AtomicBool::new(false),
+            clones: AtomicBool::new(cfg!(liburing_2_8)),
             shares: AtomicBool::new(false),
             opened: Instant::now(),
             rests_until: AtomicU64::new(0),
@@ -214,7 +217,7 @@ impl Uring {
             (Err(refused), None) => return Err(refused.into()),
             (Err(refused), Some(shared)) => {
                 self.report_shared(refused)?;
-                unregistered = shared.with(|core| self.register(core))?;
+                unregistered = shared.with(|core| self.register_shared(core))?;
                 match must_register && unregistered.is_some() {
                     true => None,
                     false => work.map(|work| work(&mut Lane::Shared(shared))),
@@ -243,14 +246,41 @@ impl Uring {
         self.degrade(Fallback::SharedRing, &format!("a thread has no ring of its own ({refused})"))
     }
 
-    /// Registers the pool on a ring that has not got it yet; an error means that it goes without.
+    /// Registers the pool on a ring that has not got it yet; an error means that it goes without. Not called with the shared
+    /// ring locked.
     #[inline]
     pub(super) fn register<B>(&self, core: &mut Core<B>) -> Option<Error> {
-        let is_tried = self.unregistered.load(Ordering::Relaxed);
-        if is_tried || core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some() {
+        if self.is_registered(core) || self.clone_registered(core) {
             return None;
         }
         core.register_pool(&self.pool).err()
+    }
+
+    /// As [`Uring::register`], on the ring that threads share.
+    fn register_shared(&self, core: &mut Core) -> Option<Error> {
+        if self.is_registered(core) { None } else { core.register_pool(&self.pool).err() }
+    }
+
+    /// Whether there is nothing to be registered, or it was tried.
+    #[inline]
+    fn is_registered<B>(&self, core: &Core<B>) -> bool {
+        self.unregistered.load(Ordering::Relaxed) || core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some()
+    }
+
+    /// Has a ring that has no buffers share those of the ring that threads share: so they are pinned, and count as locked memory,
+    /// once for all threads. Whether the pool is among them.
+    #[cold]
+    fn clone_registered<B>(&self, core: &mut Core<B>) -> bool {
+        if !self.clones.load(Ordering::Relaxed) || core.has_buffer_table() {
+            return false;
+        }
+        let Some(shared) = &self.shared[0] else { return false };
+        let cloned = shared.with(|from| from.register_pool(&self.pool).and_then(|()| core.clone_pools(from)));
+        let Ok(Err(error)) = cloned else { return cloned.is_ok() };
+        if error.kind() == ErrorKind::Unsupported || error.raw_os_error() == Some(libc::EINVAL) {
+            self.clones.store(false, Ordering::Relaxed);
+        }
+        false
     }
 
     pub(super) fn report_pool_unregistered(&self, error: &Error) -> Result<()> {

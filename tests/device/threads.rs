@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use sysuring::block::{self, BlockDevice, Device, Options};
+use sysuring::block::{self, Backend, BlockDevice, Device, Options};
 
 use crate::common::{self, backends};
 
@@ -164,6 +164,55 @@ fn many_threads_use_many_devices() {
         let after = Possessions::now();
         assert!(after.descriptors <= before.descriptors + 8, "{before:?} before, {after:?} after");
         println!("{backend}: {before:?} before, {after:?} after");
+    }
+}
+
+/// Needs liburing 2.8, and Linux 6.12.
+#[test]
+fn threads_share_what_is_pinned_where_the_kernel_can() {
+    const TEST: &str = "device::threads::threads_share_what_is_pinned_where_the_kernel_can";
+    // What other tests pin would be counted, too.
+    if !common::is_alone(TEST) {
+        return;
+    }
+    if !cfg!(liburing_2_8) {
+        return common::skip(
+            "this program was built with a header of liburing before 2.8, which brought io_uring_clone_buffers",
+        );
+    }
+    if !common::is_kernel(6, 12) {
+        return common::skip("the kernel clones no buffers (before Linux 6.12)");
+    }
+    let directory = common::directory();
+    let options = Options::new().backend(Backend::Uring).create(1 << 20).pool_size(8 << 20);
+    let device = match block::open(directory.path().join("disk"), &options) {
+        Ok(device) => device,
+        Err(error) => return common::skip(error),
+    };
+    let pinned = || Possessions::now().pinned;
+    let before = pinned();
+    if !device.report().registered_buffers || before < 8 << 10 {
+        return common::skip(format_args!("{before} KiB are pinned: {}", device.report()));
+    }
+    std::thread::scope(|scope| {
+        for block in 0..4 {
+            let device = &device;
+            scope.spawn(move || {
+                let mut buffer = device.aligned_buffer(4096).unwrap();
+                device.write_block(block, &buffer).unwrap();
+                device.read_block(block, &mut buffer).unwrap();
+                assert!(pinned() < before + (4 << 10), "{} KiB are pinned, {before} before", pinned());
+            });
+        }
+    });
+    assert!(device.report().registered_buffers && device.stats().bounces == 0);
+    drop(device);
+    let other = block::open(directory.path().join("other"), &Options::new().create(4096)).unwrap();
+    other.write_block(0, &[1; 4096]).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while pinned() > before - (7 << 10) {
+        assert!(Instant::now() < end, "{} KiB are pinned after it was closed, {before} before", pinned());
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
