@@ -250,6 +250,12 @@ impl Command {
     }
 }
 
+/// Completes the entry of a command that is where it stays.
+#[cfg(uring)]
+pub(super) fn look(operation: &mut Operation, command: &mut Command) {
+    operation.address = command.address();
+}
+
 /// The entry of a transfer from `offset` on, of which so much was moved already, but for its address.
 #[cfg(uring)]
 #[inline(always)]

@@ -80,6 +80,8 @@ mod stats;
 mod target;
 #[cfg(uring)]
 mod uring;
+#[cfg(uring)]
+mod wire;
 mod workers;
 
 use std::fmt;

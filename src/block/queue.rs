@@ -257,7 +257,7 @@ impl Queue {
         match &mut self.lane {
             Lane::Threads(threads) => threads.start(command)?,
             #[cfg(uring)]
-            Lane::Ring(lane) => lane.start(command)?,
+            Lane::Ring(lane) => lane.start(self.device.target(), command)?,
         }
         self.in_flight += 1;
         self.tally.start(action, bytes);

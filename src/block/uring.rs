@@ -24,21 +24,19 @@ use crate::block::futures::hub::HubsOfProcess;
 use crate::block::request::Request;
 use crate::block::stats::count;
 use crate::block::target::{Setbacks, Target as Opened};
+use crate::block::wire::{self, Plain, Wire};
 use crate::block::{AlignedBuffer, Durability, Fallback, Options, ReadRequest};
-use crate::core::{Core, Operation, Target, transfer_opcode};
+use crate::core::{Core, Operation, Target};
+use crate::entries::Entries;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
 use crate::raw_ring::is_passing;
 use crate::shared::SharedRing;
-use crate::table::{Held, Ticket};
+use crate::table::{Held, NoBuffers, Ticket};
 use crate::thread_rings::{PoolGivenUp, Refused, RingKind, ThreadRings};
 use crate::{Unavailable, available};
 use liburing_sys as sys;
 
-/// Longest piece, in bytes: a multiple of every block size.
-const LONGEST_PIECE: usize = 1 << 20;
-/// Smallest slot of the pool.
-const SMALLEST_SLOT: usize = 4096;
 /// What it means that a ring that polls refuses a transfer.
 const NO_POLLING: &str = "the target has no queues for it";
 /// How often the kernel may give back a part that it did not begin.
@@ -52,7 +50,7 @@ const LAST_RESORT: Duration = Duration::from_secs(60);
 
 /// What a device on io_uring has.
 #[derive(Debug)]
-pub(super) struct Uring {
+pub(super) struct Uring<W: Wire = Plain> {
     pub(super) blocking: Blocking,
     sqpoll: Option<Duration>,
     /// Completions are polled for; off for good when the target turns out not to be able to.
@@ -65,7 +63,7 @@ pub(super) struct Uring {
     /// Counts the leases of the pool that are lent out as buffers.
     lent: Arc<()>,
     /// For threads that can get no ring of their own, and the same without polling.
-    shared: [Option<Arc<SharedRing>>; 2],
+    shared: [Option<Arc<SharedRing<W::Entries>>>; 2],
     /// The pool could not be registered on a ring, and is not tried on others.
     unregistered: AtomicBool,
     /// A thread that should have had a ring of its own uses a shared one.
@@ -75,7 +73,7 @@ pub(super) struct Uring {
     rests_until: AtomicU64,
 }
 
-impl Uring {
+impl<W: Wire> Uring<W> {
     /// Makes a ring and reads through it; where that does not work, gives the target back with the reason.
     pub(super) fn new(target: Opened, options: &Options) -> Result<Self, Box<(Opened, Refusal)>> {
         match available() {
@@ -86,9 +84,7 @@ impl Uring {
 
     /// As [`Uring::new`], where io_uring is to be had.
     pub(super) fn over(target: Opened, options: &Options) -> Result<Self, Box<(Opened, Refusal)>> {
-        let slot_size = SMALLEST_SLOT.max(target.block_size as usize);
-        let slots = u32::try_from(options.pool_size / slot_size).unwrap_or(u32::MAX - 1).max(1);
-        let pool = match Pool::new(slots, slot_size) {
+        let pool = match W::pool(&target, options.pool_size) {
             Ok(pool) => pool,
             Err(error) => return Err(Box::new((target, Refusal::Unavailable(Unavailable::other(&error))))),
         };
@@ -118,7 +114,7 @@ impl Uring {
             self.stop_polling("it needs O_DIRECT")?;
         }
         if self.sqpoll.is_some() {
-            if let Err(error) = ThreadRings::shared_of_kind(self.kind()) {
+            if let Err(error) = ThreadRings::shared_of_kind::<W::Entries>(self.kind()) {
                 self.sqpoll = None;
                 let what = format!("there is no kernel thread for submissions ({error})");
                 self.degrade(Fallback::SystemCalls, &what)?;
@@ -137,7 +133,7 @@ impl Uring {
         Ok(probed?)
     }
 
-    fn shared_ring(&self) -> Result<Option<Arc<SharedRing>>> {
+    fn shared_ring(&self) -> Result<Option<Arc<SharedRing<W::Entries>>>> {
         match ThreadRings::shared_of_kind(self.kind()) {
             Ok(ring) => Ok(Some(ring)),
             Err(error) => {
@@ -169,7 +165,7 @@ impl Uring {
 
     /// Reads the first block through a ring. What `pread` reports as well is no failure of the ring.
     fn probe(&self) -> Result<()> {
-        let lane = |lane: &mut Lane<'_>| -> Result<()> {
+        let lane = |lane: &mut Lane<'_, W::Entries>| -> Result<()> {
             let target = &self.blocking.target;
             if target.block_count() == 0 {
                 return lane.with(|_| ());
@@ -193,7 +189,7 @@ impl Uring {
     }
 
     /// Works on this thread's ring, or on the shared one.
-    fn on_a_ring<R>(&self, work: impl FnOnce(&mut Lane<'_>) -> Result<R>) -> Result<R> {
+    fn on_a_ring<R>(&self, work: impl FnOnce(&mut Lane<'_, W::Entries>) -> Result<R>) -> Result<R> {
         let mut work = Some(work);
         // Reported only when the ring is let go of: a logger is somebody else's code.
         let mut unregistered = None;
@@ -242,7 +238,7 @@ impl Uring {
 
     /// Registers the pool on a ring that has not got it yet; an error means that it goes without.
     #[inline]
-    pub(super) fn register<B>(&self, core: &mut Core<B>) -> Option<Error> {
+    pub(super) fn register<B, E: Entries>(&self, core: &mut Core<B, E>) -> Option<Error> {
         let is_tried = self.unregistered.load(Ordering::Relaxed);
         if is_tried || core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some() {
             return None;
@@ -286,7 +282,7 @@ impl Uring {
     /// memory still has something to pass through.
     pub(super) fn aligned_buffer(&self, bytes: usize) -> Result<AlignedBuffer> {
         let lent = Arc::strong_count(&self.lent) - 1;
-        let may_lend = (1..=self.pool.slot_size()).contains(&bytes) && lent < self.pool.slots() as usize / 2;
+        let may_lend = (1..=self.longest_in_slot()).contains(&bytes) && lent < self.pool.slots() as usize / 2;
         match may_lend.then(|| self.pool.lease()).flatten() {
             Some(mut buf) => {
                 buf[..bytes].fill(0);
@@ -300,8 +296,9 @@ impl Uring {
     /// own ring. Whatever is out of the ordinary then goes on as any transfer does.
     #[inline]
     pub(super) fn one<R: Request>(&self, mut request: R, offset: u64, durability: Durability) -> Result<()> {
-        let is_short = request.len() <= self.longest(request.address()).min(LONGEST_PIECE);
-        if is_short && self.blocking.target.is_aligned(request.address()) && !self.is_resting() {
+        let target = &self.blocking.target;
+        let is_short = request.len() <= W::longest(target, request.address());
+        if is_short && W::takes(target, request.address()) && !self.is_resting() {
             let done = ThreadRings::with_kind(self.kind(), self.blocking.target.queue_depth, |ring| {
                 self.one_on(ring.core(), &mut request, offset, durability)
             });
@@ -323,17 +320,24 @@ impl Uring {
     }
 
     /// Whether it is done; where it is not, nothing is in flight, and the request has a result or is to be carried out anew.
-    fn one_on<R: Request>(&self, core: &mut Core, request: &mut R, offset: u64, durability: Durability) -> bool {
+    #[inline]
+    fn one_on<R: Request>(
+        &self,
+        core: &mut Core<NoBuffers, W::Entries>,
+        request: &mut R,
+        offset: u64,
+        durability: Durability,
+    ) -> bool {
         let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
         if !is_registered && !self.unregistered.load(Ordering::Relaxed) {
             return false;
         }
         let (memory, length) = (request.address(), request.len());
         let chunk = self.pool.memory.chunk_of(memory, length);
-        let operation = self.operation::<R>(core, memory, chunk, length, offset, durability);
-        let started = core.start_borrowed(self.blocking.target.file.as_raw_fd(), operation);
-        let Some(ticket) = started else { return false };
+        let piece = self.piece::<R, _>(core, memory, chunk, length, offset, durability);
+        let Some(ticket) = W::start_borrowed(core, &self.blocking.target, piece) else { return false };
         let ended = if core.submit_and_wait(1).is_ok() { core.take_borrowed(ticket) } else { None };
+        let ended = ended.map(|result| W::moved(result, length));
         // All of it, at once.
         ended == Some(length as i32) || self.finish_one(core, request, ticket, ended, durability)
     }
@@ -343,7 +347,7 @@ impl Uring {
     #[inline(never)]
     fn finish_one<R: Request>(
         &self,
-        core: &mut Core,
+        core: &mut Core<NoBuffers, W::Entries>,
         request: &mut R,
         ticket: Ticket,
         ended: Option<i32>,
@@ -362,26 +366,19 @@ impl Uring {
         is_over && request.result().is_none()
     }
 
-    /// The entry of a transfer; `chunk` is that of the pool which the memory is in.
+    /// A piece of a transfer; `chunk` is that of the pool which the memory is in.
     #[inline]
-    fn operation<R: Request>(
+    fn piece<R: Request, E: Entries>(
         &self,
-        core: &Core,
-        memory: *mut u8,
+        core: &Core<NoBuffers, E>,
+        address: *mut u8,
         chunk: Option<u32>,
         length: usize,
         offset: u64,
         durability: Durability,
-    ) -> Operation {
+    ) -> wire::Piece {
         let buffer = chunk.and_then(|chunk| core.buffer_of(Arc::as_ptr(&self.pool.memory), chunk));
-        Operation {
-            address: memory.expose_provenance() as u64,
-            length: length as u32,
-            offset,
-            buffer: buffer.unwrap_or(0),
-            operation_flags: if durability == Durability::Fua { libc::RWF_DSYNC as u32 } else { 0 },
-            ..Operation::new(transfer_opcode(R::IS_READ, buffer.is_some()))
-        }
+        wire::Piece { is_read: R::IS_READ, address, length, offset, durability, buffer }
     }
 
     /// Carries out every request that has no result.
@@ -400,7 +397,7 @@ impl Uring {
         }
     }
 
-    fn run_on_rings<R: Request>(&self, transfer: &mut Transfer<'_, R>) -> Result<()> {
+    fn run_on_rings<R: Request>(&self, transfer: &mut Transfer<'_, R, W>) -> Result<()> {
         let mut outcome = self.on_a_ring(|lane| transfer.drive(lane));
         if mem::take(&mut transfer.polling_refused) {
             if self.polls() {
@@ -443,6 +440,33 @@ impl Uring {
         Ok(())
     }
 
+    /// How many leases are to be had, of how many.
+    #[cfg(test)]
+    pub(super) fn leases(&self) -> (usize, usize) {
+        let leases: Vec<_> = std::iter::from_fn(|| self.pool.lease()).collect();
+        (leases.len(), self.pool.slots() as usize)
+    }
+
+    /// Uses io_uring again, however long it was to be left alone. Whether it was.
+    #[cfg(test)]
+    pub(super) fn end_rest(&self) -> bool {
+        self.rests_until.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// The longest part that can be transferred at once to or from `address`, in bytes.
+    #[inline]
+    fn longest(&self, address: *mut u8) -> usize {
+        let target = &self.blocking.target;
+        if W::takes(target, address) { W::longest(target, address) } else { self.longest_in_slot() }
+    }
+
+    /// The longest part that passes through a lease, in bytes.
+    fn longest_in_slot(&self) -> usize {
+        W::longest_in(&self.blocking.target, self.pool.slot_size())
+    }
+}
+
+impl Uring {
     /// Discards a range of a disk by a command, for which the kernel blocks no thread. `false` where that can't be had, or
     /// fails: the system calls can do the same again, and tell why they can't.
     pub(super) fn discard(&self, offset: u64, length: u64) -> bool {
@@ -495,24 +519,6 @@ impl Uring {
             }
         }
     }
-
-    /// How many leases are to be had, of how many.
-    #[cfg(test)]
-    pub(super) fn leases(&self) -> (usize, usize) {
-        let leases: Vec<_> = std::iter::from_fn(|| self.pool.lease()).collect();
-        (leases.len(), self.pool.slots() as usize)
-    }
-
-    /// Uses io_uring again, however long it was to be left alone. Whether it was.
-    #[cfg(test)]
-    pub(super) fn end_rest(&self) -> bool {
-        self.rests_until.swap(0, Ordering::Relaxed) != 0
-    }
-
-    /// The longest part that can be transferred at once to or from `address`, in bytes.
-    fn longest(&self, address: *mut u8) -> usize {
-        if self.blocking.target.is_aligned(address) { LONGEST_PIECE } else { self.pool.slot_size() }
-    }
 }
 
 /// Why a device is not on io_uring.
@@ -534,13 +540,13 @@ impl From<Error> for Refusal {
 }
 
 /// The ring that a transfer goes through.
-enum Lane<'a> {
-    Own(&'a mut Core),
-    Shared(&'a SharedRing),
+enum Lane<'a, E: Entries> {
+    Own(&'a mut Core<NoBuffers, E>),
+    Shared(&'a SharedRing<E>),
 }
 
-impl Lane<'_> {
-    fn with<R>(&mut self, work: impl FnOnce(&mut Core) -> R) -> Result<R> {
+impl<E: Entries> Lane<'_, E> {
+    fn with<R>(&mut self, work: impl FnOnce(&mut Core<NoBuffers, E>) -> R) -> Result<R> {
         match self {
             Lane::Own(core) => core.check_usable().map(|()| work(core)),
             Lane::Shared(ring) => ring.with(work),
@@ -579,7 +585,7 @@ impl Lane<'_> {
 }
 
 /// Whether a piece has ended and can be taken.
-fn any_done(core: &Core, pieces: &[Piece]) -> bool {
+fn any_done<E: Entries>(core: &Core<NoBuffers, E>, pieces: &[Piece]) -> bool {
     pieces.iter().any(|piece| core.is_done(piece.ticket))
 }
 
@@ -612,8 +618,8 @@ thread_local! {
 }
 
 /// The requests of one call on their way.
-struct Transfer<'a, R: Request> {
-    device: &'a Uring,
+struct Transfer<'a, R: Request, W: Wire> {
+    device: &'a Uring<W>,
     requests: &'a mut [R],
     pieces: Vec<Piece>,
     /// Parts to be tried again, before any new one.
@@ -633,8 +639,8 @@ struct Transfer<'a, R: Request> {
 /// There is no room on the ring, or no lease: some of what is in flight has to end first.
 struct NoRoom;
 
-impl<'a, R: Request> Transfer<'a, R> {
-    fn new(device: &'a Uring, requests: &'a mut [R], durability: Durability) -> Self {
+impl<'a, R: Request, W: Wire> Transfer<'a, R, W> {
+    fn new(device: &'a Uring<W>, requests: &'a mut [R], durability: Durability) -> Self {
         let next = Part { request: 0, position: 0, length: 0, tries: 0 };
         let pieces = SCRATCH.try_with(Cell::take).unwrap_or_default();
         Self {
@@ -683,7 +689,7 @@ impl<'a, R: Request> Transfer<'a, R> {
 
     /// Carries everything out. An error means that the ring failed; then nothing is in flight, and what is left to do is in
     /// `again` and `next`.
-    fn drive(&mut self, lane: &mut Lane<'_>) -> Result<()> {
+    fn drive(&mut self, lane: &mut Lane<'_, W::Entries>) -> Result<()> {
         let depth = self.device.blocking.target.queue_depth as usize;
         loop {
             let refused = lane.with(|core| self.fill(core, depth))?;
@@ -713,7 +719,7 @@ impl<'a, R: Request> Transfer<'a, R> {
 
     /// Starts parts until the window is full. A part that could not be started for want of room is given back, and is also
     /// in `again` unless nothing at all is in flight.
-    fn fill(&mut self, core: &mut Core, depth: usize) -> Option<Part> {
+    fn fill(&mut self, core: &mut Core<NoBuffers, W::Entries>, depth: usize) -> Option<Part> {
         while self.pieces.len() < depth && !self.polling_refused && self.by_hand.is_empty() {
             let part = self.next_part()?;
             match self.start(core, part) {
@@ -729,14 +735,14 @@ impl<'a, R: Request> Transfer<'a, R> {
         None
     }
 
-    fn start(&mut self, core: &mut Core, part: Part) -> Result<Ticket, NoRoom> {
+    fn start(&mut self, core: &mut Core<NoBuffers, W::Entries>, part: Part) -> Result<Ticket, NoRoom> {
         let target = &self.device.blocking.target;
         let pool = &self.device.pool;
         let request = &mut self.requests[part.request];
         let offset = request.first_block() * u64::from(target.block_size) + part.position as u64;
         // SAFETY: a part lies within its request.
         let memory = unsafe { request.address().add(part.position) };
-        let (address, chunk, held) = if target.is_aligned(memory) {
+        let (address, chunk, held) = if W::takes(target, memory) {
             (memory, pool.memory.chunk_of(memory, part.length), Held::Borrowed)
         } else {
             let mut buf = pool.lease().ok_or(NoRoom)?;
@@ -747,25 +753,24 @@ impl<'a, R: Request> Transfer<'a, R> {
             }
             (buf.address(), Some(buf.chunk()), Held::Lease(buf))
         };
-        let operation = self.device.operation::<R>(core, address, chunk, part.length, offset, self.durability);
-        let descriptor = target.file.as_raw_fd();
+        let piece = self.device.piece::<R, _>(core, address, chunk, part.length, offset, self.durability);
         if matches!(held, Held::Borrowed) {
-            if let Some(ticket) = core.start_borrowed(descriptor, operation) {
+            if let Some(ticket) = W::start_borrowed(core, target, piece) {
                 return Ok(ticket);
             }
         }
-        core.start(Target::descriptor(descriptor), operation, held).map_err(|_| NoRoom)
+        W::start(core, target, piece, held).ok_or(NoRoom)
     }
 
     /// Takes what has ended.
-    fn collect(&mut self, core: &mut Core) {
+    fn collect(&mut self, core: &mut Core<NoBuffers, W::Entries>) {
         let mut index = 0;
         while let Some(piece) = self.pieces.get(index) {
             let part = piece.part;
             match core.take(piece.ticket) {
                 Some(finished) => {
                     self.pieces.swap_remove(index);
-                    self.finish(part, finished.result, &finished.held);
+                    self.finish(part, W::moved(finished.result, part.length), &finished.held);
                 }
                 None => index += 1,
             }
@@ -824,10 +829,13 @@ impl<'a, R: Request> Transfer<'a, R> {
                 self.polling_refused = true;
                 return;
             }
+            errno if part.tries < MOST_TRIES && W::may_pass(errno) => {
+                self.again.push(Part { tries: part.tries + 1, ..part });
+            }
             errno => {
                 let request = &mut self.requests[part.request];
                 let offset = request.first_block() * u64::from(target.block_size) + part.position as u64;
-                return request.set_result(Err(target.transfer_error(R::NAME, offset, errno)));
+                return request.set_result(Err(W::error(target, R::NAME, offset, errno)));
             }
         }
         count(&target.counters.retries, 1);
@@ -835,7 +843,7 @@ impl<'a, R: Request> Transfer<'a, R> {
 
     /// After the ring failed: takes back what the kernel has not seen, and waits for the end of the rest.
     #[cold]
-    fn take_back(&mut self, lane: &mut Lane<'_>) {
+    fn take_back(&mut self, lane: &mut Lane<'_, W::Entries>) {
         let since = Instant::now();
         // What is withdrawn ends with ECANCELED, and is collected like everything else.
         let mut usable = lane.with(Core::withdraw_unsubmitted).is_ok();
@@ -914,7 +922,7 @@ impl<'a, R: Request> Transfer<'a, R> {
     }
 }
 
-impl<R: Request> Drop for Transfer<'_, R> {
+impl<R: Request, W: Wire> Drop for Transfer<'_, R, W> {
     fn drop(&mut self) {
         if !self.pieces.is_empty() {
             // A panic in our own code.
