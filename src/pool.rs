@@ -89,6 +89,11 @@ impl Pool {
     /// [`ErrorKind::InvalidInput`] for no slots, a slot size of 0 or over 1 GiB, or a total that is no `usize`;
     /// [`ErrorKind::Full`] when the kernel has no memory.
     pub fn new(slots: u32, slot_size: usize) -> Result<Self> {
+        Self::in_chunks(slots, slot_size, LARGEST_CHUNK)
+    }
+
+    /// As [`Pool::new`], registered in pieces of at most so many bytes, or of one slot where that is longer.
+    pub(crate) fn in_chunks(slots: u32, slot_size: usize, longest_chunk: usize) -> Result<Self> {
         if slots == 0 || slots == NO_SLOT || slot_size == 0 || slot_size > LARGEST_CHUNK {
             let message = format!(
                 "a pool of {slots} slots of {slot_size} bytes; use 1 to {} slots of 1 byte to 1 GiB",
@@ -104,7 +109,7 @@ impl Pool {
         })?;
         let mapping = Mapping::new(length)
             .map_err(|error| Error::from_io(error, format_args!("map a pool of {length} bytes")))?;
-        let slots_per_chunk = (LARGEST_CHUNK / slot_size) as u64;
+        let slots_per_chunk = (longest_chunk / slot_size).max(1) as u64;
         let no_memory = |_| Error::new(ErrorKind::Full, format!("no memory for the descriptions of {slots} slots"));
         let mut descriptions = Vec::new();
         descriptions.try_reserve_exact(slots as usize).map_err(no_memory)?;
