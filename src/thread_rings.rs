@@ -4,9 +4,9 @@
 //! [`ThreadRings::limit`] allows, over all threads; those that come later, and those that the kernel gives none, share one.
 
 use std::cell::RefCell;
-use std::thread::LocalKey;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
 use crate::builder::RingBuilder;
@@ -86,7 +86,8 @@ impl OfThreads for BigEntries {
 }
 
 fn shared_rings<E: OfThreads>() -> Result<MutexGuard<'static, KnownRings<E>>> {
-    let rings = E::shared().get(Mutex::default).map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
+    let rings =
+        E::shared().get(Mutex::default).map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
     Ok(rings.lock().unwrap_or_else(PoisonError::into_inner))
 }
 

@@ -231,7 +231,7 @@ impl State {
             Self::Refused(refused) => return Poll::Ready(Err(refused)),
             Self::New(device, mut command) => {
                 let target = device.target();
-                if command.action == Action::Flush && target.read_only {
+                if command.action == Action::Flush && !target.may_need_flush() {
                     return Poll::Ready(Ok(None));
                 }
                 target.counters.start(command.action, command.bytes(), target.block_size);
@@ -257,6 +257,8 @@ impl State {
     fn begin(&mut self, device: Arc<Picked>, command: Command, context: &Context<'_>) -> Option<Outcome> {
         let command = match &*device {
             Picked::File(..) => command,
+            #[cfg(nvme)]
+            Picked::Nvme(_) => command,
             #[cfg(uring)]
             Picked::Uring(uring) => match Self::hub(uring) {
                 Ok(hub) => {

@@ -690,7 +690,7 @@ impl<'a, R: Request, W: Wire> Transfer<'a, R, W> {
     /// Carries everything out. An error means that the ring failed; then nothing is in flight, and what is left to do is in
     /// `again` and `next`.
     fn drive(&mut self, lane: &mut Lane<'_, W::Entries>) -> Result<()> {
-        let depth = self.device.blocking.target.queue_depth as usize;
+        let depth = W::window(&self.device.blocking.target, R::IS_READ);
         loop {
             let refused = lane.with(|core| self.fill(core, depth))?;
             if self.pieces.is_empty() {

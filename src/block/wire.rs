@@ -53,16 +53,16 @@ pub(super) trait Wire: fmt::Debug + Send + Sync + Sized + 'static {
     /// `depth` buffers of a queue, and what goes along with the data.
     fn queue_pool(target: &Target, depth: u32, buffer_size: usize) -> Result<Pool>;
 
+    /// How many pieces of a call may be in flight together.
+    fn window(target: &Target, _is_read: bool) -> usize {
+        target.queue_depth as usize
+    }
+
     /// Starts a piece of borrowed memory, where there is room and nothing out of the ordinary.
     fn start_borrowed(core: &mut Core<NoBuffers, Self::Entries>, target: &Target, piece: Piece) -> Option<Ticket>;
 
     /// Starts a piece of what `held` has; `None` where there is no room.
-    fn start(
-        core: &mut Core<NoBuffers, Self::Entries>,
-        target: &Target,
-        piece: Piece,
-        held: Held,
-    ) -> Option<Ticket>;
+    fn start(core: &mut Core<NoBuffers, Self::Entries>, target: &Target, piece: Piece, held: Held) -> Option<Ticket>;
 
     /// The bytes that a piece of `length` bytes moved, or a negative number, by what the kernel answered.
     fn moved(result: i32, length: usize) -> i32;

@@ -227,6 +227,12 @@ impl<W: Wire> RingLane<W> {
         Some(device.carry_out(command, why))
     }
 
+    /// Whether its ring polls for completions.
+    #[cfg(nvme)]
+    pub(super) fn is_polled(&self) -> bool {
+        self.is_polled
+    }
+
     /// Tells an event loop that something has ended.
     pub(super) fn tell(&self) {
         self.eventfd.iter().for_each(platform::signal);

@@ -1,0 +1,35 @@
+//! How a namespace is formatted.
+
+use crate::block::nvme::entry::Metadata;
+
+/// The format of a namespace's blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Format {
+    /// Bytes of data in a logical block: a power of two.
+    pub(super) lba_size: u32,
+    /// Bytes of metadata that go along with each.
+    pub(super) metadata_size: u32,
+    /// The metadata follows each block's data in the same buffer.
+    pub(super) is_extended: bool,
+    /// The type of protection information, 0 for none.
+    pub(super) protection: u8,
+}
+
+impl Format {
+    /// Bytes of metadata of each block that are transferred.
+    fn transferred(&self, metadata: Metadata) -> u32 {
+        // Where it is nothing but protection information, what the controller makes it also keeps.
+        let is_kept = metadata == Metadata::Controllers && self.protection != 0 && self.metadata_size == 8;
+        if is_kept { 0 } else { self.metadata_size }
+    }
+
+    /// Bytes of a block in the buffer of the data.
+    pub(super) fn data_size(&self, metadata: Metadata) -> u32 {
+        self.lba_size + if self.is_extended { self.transferred(metadata) } else { 0 }
+    }
+
+    /// Bytes of a block in a buffer of its own for metadata.
+    pub(super) fn separate_metadata(&self, metadata: Metadata) -> u32 {
+        if self.is_extended { 0 } else { self.transferred(metadata) }
+    }
+}
