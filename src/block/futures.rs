@@ -20,7 +20,11 @@ use crate::block::command::{Action, Command, TransferError};
 use crate::block::futures::jobs::{Job, Jobs, forked};
 use crate::block::futures::timer::Deadline;
 use crate::block::futures::waiters::Place;
+#[cfg(nvme)]
+use crate::block::nvme::Passthrough;
 use crate::block::stats::count;
+#[cfg(uring)]
+use crate::block::wire::Wire;
 use crate::block::{AlignedBuffer, Device, Picked};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -56,6 +60,8 @@ enum State {
     InLine(Arc<Picked>, Command, Line),
     #[cfg(uring)]
     OnRing(Arc<Hub>, u32),
+    #[cfg(nvme)]
+    OnBigRing(Arc<Hub<Passthrough>>, u32),
     OnThread(Arc<Picked>, Arc<Job>),
     Over,
 }
@@ -67,6 +73,8 @@ type Outcome = (Option<AlignedBuffer>, Result<()>);
 enum Line {
     #[cfg(uring)]
     Hub(Arc<Hub>, Place),
+    #[cfg(nvme)]
+    BigHub(Arc<Hub<Passthrough>>, Place),
     Jobs(Place),
 }
 
@@ -215,6 +223,8 @@ impl State {
         let polled = match self {
             #[cfg(uring)]
             Self::OnRing(hub, slot) => Some(hub.poll(*slot, context.waker())),
+            #[cfg(nvme)]
+            Self::OnBigRing(hub, slot) => Some(hub.poll(*slot, context.waker())),
             Self::OnThread(device, _) if device.blocking().workers.are_elsewhere() => {
                 Some(Poll::Ready((None, Err(forked()))))
             }
@@ -244,6 +254,8 @@ impl State {
             }
             #[cfg(uring)]
             Self::OnRing(..) => unreachable!("polled above"),
+            #[cfg(nvme)]
+            Self::OnBigRing(..) => unreachable!("polled above"),
             Self::OnThread(..) => unreachable!("polled above"),
             Self::Over => panic!("a future is polled after its end"),
         };
@@ -257,8 +269,6 @@ impl State {
     fn begin(&mut self, device: Arc<Picked>, command: Command, context: &Context<'_>) -> Option<Outcome> {
         let command = match &*device {
             Picked::File(..) => command,
-            #[cfg(nvme)]
-            Picked::Nvme(_) => command,
             #[cfg(uring)]
             Picked::Uring(uring) => match Self::hub(uring) {
                 Ok(hub) => {
@@ -269,15 +279,30 @@ impl State {
                     };
                     return None;
                 }
-                Err(error) => {
-                    use crate::block::Fallback;
-
-                    let what = format!("futures can't have a ring ({error})");
-                    match uring.degrade(Fallback::PreadAtTimes, &what) {
-                        Ok(()) => command,
-                        Err(error) => return Some((command.buffer, Err(error))),
-                    }
+                Err(error) => match without_ring(uring, &error) {
+                    Ok(()) => command,
+                    Err(error) => return Some((command.buffer, Err(error))),
+                },
+            },
+            #[cfg(nvme)]
+            Picked::Nvme(uring) => match Passthrough::check(&uring.blocking.target, &command).and(Ok(uring.hubs.get()))
+            {
+                Ok(Ok(hub)) => {
+                    *self = match hub.start(device, command, context.waker()) {
+                        Begun::Ended(outcome) => return Some(outcome),
+                        Begun::Pending(slot) => Self::OnBigRing(hub, slot),
+                        Begun::InLine(device, command, place) => {
+                            Self::InLine(device, command, Line::BigHub(hub, place))
+                        }
+                    };
+                    return None;
                 }
+                Ok(Err(error)) => match without_ring(uring, &error) {
+                    Ok(()) => command,
+                    Err(error) => return Some((command.buffer, Err(error))),
+                },
+                // There is no room for the metadata behind the data: a thread has a buffer for it.
+                Err(_) => command,
             },
         };
         let blocking = device.blocking();
@@ -303,6 +328,13 @@ impl State {
     }
 }
 
+/// Takes the step down of a device whose futures can have no ring.
+#[cfg(uring)]
+#[cold]
+fn without_ring<W: Wire>(uring: &super::uring::Uring<W>, error: &Error) -> Result<()> {
+    uring.degrade(crate::block::Fallback::PreadAtTimes, &format!("futures can't have a ring ({error})"))
+}
+
 /// What a future ends with.
 fn answer((buffer, result): Outcome) -> Result<Option<AlignedBuffer>, TransferError> {
     match result {
@@ -316,6 +348,8 @@ impl Line {
         match self {
             #[cfg(uring)]
             Self::Hub(hub, place) => hub.leave(*place),
+            #[cfg(nvme)]
+            Self::BigHub(hub, place) => hub.leave(*place),
             Self::Jobs(place) => Jobs::leave(device, *place),
         }
     }
@@ -324,6 +358,8 @@ impl Line {
         match self {
             #[cfg(uring)]
             Self::Hub(hub, place) => hub.give_up(*place),
+            #[cfg(nvme)]
+            Self::BigHub(hub, place) => hub.give_up(*place),
             Self::Jobs(place) => Jobs::give_up(device, *place),
         }
     }
@@ -339,6 +375,11 @@ impl State {
             }
             #[cfg(uring)]
             Self::OnRing(hub, slot) => {
+                hub.abandon(slot);
+                None
+            }
+            #[cfg(nvme)]
+            Self::OnBigRing(hub, slot) => {
                 hub.abandon(slot);
                 None
             }
@@ -369,6 +410,8 @@ impl fmt::Debug for TransferFuture {
             State::InLine(..) => "waits for room",
             #[cfg(uring)]
             State::OnRing(..) => "in flight",
+            #[cfg(nvme)]
+            State::OnBigRing(..) => "in flight",
             State::OnThread(..) => "in flight",
             State::Over => "over",
         };

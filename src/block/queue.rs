@@ -24,6 +24,8 @@ use crate::block::nvme::Passthrough;
 use crate::block::queue::threads::Threads;
 use crate::block::stats::Tally;
 use crate::block::target::Target;
+#[cfg(nvme)]
+use crate::block::wire::Wire as _;
 use crate::block::{AlignedBuffer, Device, Picked};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -363,10 +365,12 @@ impl Queue {
                     return Some(self.give_out(command, result));
                 }
             },
-            // Its results are no numbers of bytes.
             #[cfg(nvme)]
             Lane::Nvme(lane) => loop {
                 let (command, result) = lane.next()?;
+                if Passthrough::is_whole(self.device.target(), &command, result) {
+                    return Some(self.completed(command, Ok(())));
+                }
                 if let Some((command, result)) = lane.go_on(&self.device, command, result) {
                     return Some(self.give_out(command, result));
                 }

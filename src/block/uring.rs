@@ -59,7 +59,7 @@ pub(super) struct Uring<W: Wire = Plain> {
     /// After the pool.
     _pool_given_up: PoolGivenUp,
     /// After the pool, too.
-    pub(super) hubs: HubsOfProcess,
+    pub(super) hubs: HubsOfProcess<W>,
     /// Counts the leases of the pool that are lent out as buffers.
     lent: Arc<()>,
     /// For threads that can get no ring of their own, and the same without polling.

@@ -3,15 +3,18 @@
 use std::fmt;
 use std::os::fd::AsRawFd;
 
-use crate::block::Durability;
 use crate::block::command::{Command, Next, look};
+use crate::block::futures::hub::KnownHubs;
 use crate::block::target::Target;
+use crate::block::uring::Uring;
+use crate::block::{Durability, Picked};
 use crate::core::{Core, Operation, Target as On, transfer_opcode};
 use crate::entries::SmallEntries;
 use crate::error::{Error, Result};
 use crate::file::FixedFile;
+use crate::fork::PerProcess;
 use crate::pool::Pool;
-use crate::rejected::Rejected;
+use crate::rejected::{RejectReason, Rejected};
 use crate::table::{Held, NoBuffers, Ticket};
 use crate::thread_rings::OfThreads;
 
@@ -76,16 +79,33 @@ pub(super) trait Wire: fmt::Debug + Send + Sync + Sized + 'static {
     /// Refuses a command whose buffer can't be had.
     fn check(target: &Target, command: &Command) -> Result<()>;
 
-    /// Starts what is left of a command.
+    /// Starts what is left of a command; on `file` where that is registered, else on the target's descriptor, which stays open until
+    /// it has ended.
     fn push(
         core: &mut Core<Command, Self::Entries>,
         target: &Target,
-        file: &FixedFile,
+        file: Option<&FixedFile>,
         command: Command,
     ) -> Result<Ticket, Rejected<Command>>;
 
+    /// Whether a command has ended, and all is well.
+    fn is_whole(target: &Target, command: &Command, result: i32) -> bool;
+
     /// Accounts for what the kernel answered to a command.
     fn advance(target: &Target, command: &mut Command, result: i32) -> Next;
+
+    /// What a device has whose transfers go this way.
+    fn uring(device: &Picked) -> Option<&Uring<Self>>;
+
+    /// The process's hubs.
+    fn hubs() -> &'static PerProcess<KnownHubs<Self>>;
+}
+
+/// The command of an operation that was not started.
+#[cold]
+pub(super) fn give_back((reason, held): (RejectReason, Held<Command>)) -> Rejected<Command> {
+    let Held::Owned(command) = held else { unreachable!("a rejected operation gives back what it was given") };
+    Rejected::new(reason, command)
 }
 
 /// Reads and writes.
@@ -162,12 +182,39 @@ impl Wire for Plain {
 
     fn push(
         core: &mut Core<Command>,
-        _: &Target,
-        file: &FixedFile,
+        target: &Target,
+        file: Option<&FixedFile>,
         command: Command,
     ) -> Result<Ticket, Rejected<Command>> {
         let operation = command.operation(core);
-        core.start_owned(file, operation, command, look)
+        if let Some(file) = file {
+            return core.start_owned(file, operation, command, look);
+        }
+        let descriptor = target.file.as_raw_fd();
+        if let Some(room) = core.room_on(descriptor) {
+            let operation = Operation { address: command.address(), ..operation };
+            // SAFETY: the ring gave the room, and nothing was done to it since.
+            return Ok(unsafe { core.start_in(room, operation, command) });
+        }
+        let operation = Operation { address: command.address(), ..operation };
+        core.start(On::descriptor(descriptor), operation, Held::Owned(command)).map_err(give_back)
+    }
+
+    #[inline(always)]
+    fn is_whole(_: &Target, command: &Command, result: i32) -> bool {
+        command.is_whole(result)
+    }
+
+    fn uring(device: &Picked) -> Option<&Uring> {
+        match device {
+            Picked::Uring(uring) => Some(uring),
+            _ => None,
+        }
+    }
+
+    fn hubs() -> &'static PerProcess<KnownHubs<Self>> {
+        static HUBS: PerProcess<KnownHubs<Plain>> = PerProcess::new();
+        &HUBS
     }
 
     #[inline(always)]

@@ -273,24 +273,36 @@ impl NvmeDevice {
         let whose = if metadata.is_some() { Metadata::Callers } else { Metadata::Controllers };
         let block = namespace.format.data_size(whose) as usize;
         let metadata_block = namespace.format.separate_metadata(whose) as usize;
-        // Nobody has a use for what goes along unless it is the caller's.
-        let mut unused = vec![0_u8; if metadata.is_none() { length / block * metadata_block } else { 0 }];
-        let metadata = metadata.map_or(unused.as_mut_ptr(), |(address, _)| address);
+        let mut page = namespace.metadata_page(whose)?;
         let (mut done, mut answer) = (0, 0);
         while done < length {
             let address = data.wrapping_add(done);
-            let left = length - done;
-            // Blocks with their metadata are longer than their data.
-            let most = namespace.longest(address) / block * block;
-            let piece = left.min(most.max(block));
+            let piece = (length - done).min(namespace.longest_with(address, whose));
             let lba = first + (done / block) as u64;
             let run = Run::of_bytes(&namespace.format, lba, piece, whose).expect("whole blocks, as was checked");
-            let behind = metadata.wrapping_add(done / block * metadata_block);
-            let (address, behind) = (address.expose_provenance() as u64, behind.expose_provenance() as u64);
-            let mut entry = run.entry(&namespace.format, namespace.nsid, transfer, address, behind);
-            // SAFETY: the lengths of the entry are those of its blocks, which the memory has, as the caller vouches for.
+            let bytes = run.metadata_bytes(&namespace.format) as usize;
+            let callers = metadata.map(|(start, _)| start.wrapping_add(done / block * metadata_block));
+            let mut place = 0;
+            if let Some(page) = &mut page {
+                match callers {
+                    // SAFETY: the caller vouches for so many bytes, which are copied to a page that has as many.
+                    Some(callers) if transfer != Transfer::Read => unsafe {
+                        page[..bytes].as_mut_ptr().copy_from_nonoverlapping(callers, bytes);
+                    },
+                    _ => page.fill(0),
+                }
+                place = page.as_mut_ptr().expose_provenance() as u64;
+            }
+            let address = address.expose_provenance() as u64;
+            let mut entry = run.entry(&namespace.format, namespace.nsid, transfer, address, place);
+            // SAFETY: the lengths of the entry are those of its blocks, which the memory has, as the caller vouches for; the metadata's
+            // fit into the page.
             answer = unsafe { namespace.send(self.target(), To::Namespace, &mut entry) }
                 .map_err(|refused| refused.into_error(namespace.place(self.target(), operation, lba)))?;
+            if let (Some(page), Some(callers), Transfer::Read) = (&page, callers, transfer) {
+                // SAFETY: the caller vouches for so many bytes, which may be written.
+                unsafe { callers.copy_from_nonoverlapping(page[..bytes].as_ptr(), bytes) };
+            }
             done += piece;
         }
         Ok(answer)
@@ -331,14 +343,11 @@ impl NvmeDevice {
     ///
     /// # Errors
     ///
-    /// As for [`NvmeDevice::read_with_metadata`]; blocks that differ are no error. Metadata that is not protection information of
-    /// 8 bytes can't be compared: [`ErrorKind::Unsupported`].
+    /// As for [`NvmeDevice::read_with_metadata`]; blocks that differ are no error. Blocks with metadata are compared with that, which is
+    /// not done here: [`ErrorKind::Unsupported`].
     pub fn compare(&self, first: u64, data: &[u8]) -> Result<bool> {
         self.blocks_of("compare", first, data.len(), None)?;
-        let format = &self.namespace().format;
-        if format.separate_metadata(Metadata::Controllers) != 0
-            || format.data_size(Metadata::Controllers) != format.lba_size
-        {
+        if self.metadata_size() != 0 {
             let message = format!("{}: blocks with metadata are not compared by their data alone", self.name());
             return Err(Error::new(ErrorKind::Unsupported, message));
         }

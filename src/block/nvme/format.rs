@@ -1,6 +1,9 @@
 //! How a namespace is formatted.
 
-use crate::block::nvme::entry::Metadata;
+use crate::block::nvme::entry::{MOST_BLOCKS, Metadata};
+
+/// What the kernel maps memory in. Larger pages than this make transfers shorter than they might be, not longer.
+pub(super) const PAGE: usize = 4096;
 
 /// The format of a namespace's blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,5 +34,16 @@ impl Format {
     /// Bytes of a block in a buffer of its own for metadata.
     pub(super) fn separate_metadata(&self, metadata: Metadata) -> u32 {
         if self.is_extended { 0 } else { self.transferred(metadata) }
+    }
+
+    /// Most blocks of a command: as many as are counted, and as have metadata that fits into a page.
+    ///
+    /// The controller is told one address for all of the metadata. Within a page that is always good; across pages, which may lie
+    /// anywhere, it would be the kernel's to copy it.
+    pub(super) fn most_blocks(&self, metadata: Metadata) -> u64 {
+        match self.separate_metadata(metadata) {
+            0 => MOST_BLOCKS,
+            bytes => (PAGE as u64 / u64::from(bytes)).max(1),
+        }
     }
 }

@@ -38,7 +38,8 @@
 //! Reads and writes go through io_uring (`IORING_OP_URING_CMD`, on rings with large entries), with registered buffers where memory
 //! comes from [`BlockDevice::aligned_buffer`] or [`Queue::buffer`](crate::block::Queue::buffer), and polled for with
 //! [`Options::iopoll`] where the driver has queues for that (`nvme.poll_queues`). All else, and everything with [`Backend::File`] or where
-//! no ring is to be had, goes by `ioctl`. Futures are carried out by a few threads of the device. [`Options::sqpoll`] is not used, and
+//! no ring is to be had, goes by `ioctl`. Futures are on rings of their own, whatever [`Reactor`](crate::block::Reactor) the thread has.
+//! [`Options::sqpoll`] is not used, and
 //! [`Options::direct`] means nothing here.
 //!
 //! Transfers are cut to what controller and kernel take at once. Of a transfer longer than that, parts may be written and others not

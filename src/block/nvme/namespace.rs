@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use crate::block::AlignedBuffer;
 use crate::block::nvme::entry::{Entry, MOST_BLOCKS, Metadata, Run, Transfer, admin, io as opcode, on_blocks, range};
-use crate::block::nvme::format::Format;
+use crate::block::nvme::format::{Format, PAGE};
 use crate::block::nvme::identify::{
     CONTROLLER, Controller, IDENTIFY_BYTES, NAMESPACE, NAMESPACE_OF_SET, NamespaceInfo, ZONED, Zoned,
 };
@@ -22,8 +23,6 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What addresses in memory are multiples of where the kernel need not copy: a controller takes them so.
 pub(super) const ALIGNMENT: u32 = 4;
-/// What the kernel maps memory in; larger pages than this make transfers shorter than they might be, not longer.
-pub(super) const PAGE: usize = 4096;
 /// How often a command is sent again that the controller says may succeed then.
 const MOST_TRIES: u32 = 3;
 
@@ -96,10 +95,23 @@ impl Namespace {
 
     /// Bytes that one command transfers from or to `address`, at most.
     pub(super) fn longest(&self, address: *const u8) -> usize {
+        self.longest_with(address, Metadata::Controllers)
+    }
+
+    /// The same, by whose the metadata is.
+    pub(super) fn longest_with(&self, address: *const u8, metadata: Metadata) -> usize {
         let pages = self.limits.pages.saturating_mul(PAGE) - address.addr() % PAGE;
-        let lba_size = self.format.lba_size as usize;
-        let longest = self.limits.longest.min(pages).min(MOST_BLOCKS as usize * lba_size);
-        (longest - longest % lba_size).max(lba_size)
+        let block = self.format.data_size(metadata) as usize;
+        let longest = self.limits.longest.min(pages).min(self.format.most_blocks(metadata) as usize * block);
+        (longest - longest % block).max(block)
+    }
+
+    /// Where metadata goes that nobody has a use for, or that is the caller's: a page of its own. `None` where there is none.
+    pub(super) fn metadata_page(&self, metadata: Metadata) -> Result<Option<AlignedBuffer>> {
+        match self.format.separate_metadata(metadata) {
+            0 => Ok(None),
+            bytes => AlignedBuffer::new(PAGE.max(bytes as usize), PAGE).map(Some),
+        }
     }
 
     /// The logical block at an offset in bytes.
@@ -139,6 +151,7 @@ impl Namespace {
         length: usize,
         offset: u64,
     ) -> Result<usize> {
+        let mut page = self.metadata_page(Metadata::Controllers)?;
         let mut done = 0;
         while done < length {
             // SAFETY: within the memory of the caller.
@@ -146,10 +159,16 @@ impl Namespace {
             let piece = self.longest(memory).min(length - done);
             let run = Run::of_bytes(&self.format, self.lba(offset + done as u64), piece, Metadata::Controllers)
                 .expect("a transfer is of whole blocks, which was checked");
-            let mut metadata = vec![0_u8; run.metadata_bytes(&self.format) as usize];
-            let metadata = metadata.as_mut_ptr().expose_provenance() as u64;
+            let metadata = match &mut page {
+                Some(page) => {
+                    page.fill(0);
+                    page.as_mut_ptr().expose_provenance() as u64
+                }
+                None => 0,
+            };
             let mut entry = run.entry(&self.format, self.nsid, transfer, memory.expose_provenance() as u64, metadata);
-            // SAFETY: as many bytes as the run has, of data as the caller vouches for and of metadata as allocated above.
+            // SAFETY: as many bytes as the run has, of data as the caller vouches for and of metadata as fit into
+            // the page, which stays until the end.
             unsafe { self.send(target, To::Namespace, &mut entry) }.map_err(|refused| {
                 let operation = if transfer == Transfer::Read { "read" } else { "write" };
                 refused.into_error(target.place(operation, offset + done as u64))

@@ -1,25 +1,29 @@
 //! Commands on a ring.
 //!
 //! What they name is the ring's table's until they have ended, as with any operation: the lease, or the buffer that was moved in.
-//! Where a format has metadata that is transferred, it lies behind the data in the same lease: the kernel takes its address as it
-//! is, also where the data is in a registered buffer.
+//! Where a format has metadata that is transferred, it has the last page of the same lease: the kernel takes its address as it is, also
+//! where the data is in a registered buffer.
 
 use std::os::fd::AsRawFd;
 
 use liburing_sys as sys;
 
-use crate::block::Durability;
 use crate::block::command::{Action, Command, Next};
+use crate::block::futures::hub::KnownHubs;
 use crate::block::nvme::entry::{Entry, Metadata, Run, Transfer, URING_CMD_FIXED, URING_CMD_IO, io};
+use crate::block::nvme::format::PAGE;
 use crate::block::nvme::kernel::Kernel;
-use crate::block::nvme::namespace::{Namespace, PAGE, Refused, may_pass};
+use crate::block::nvme::namespace::{Namespace, Refused, may_pass};
 use crate::block::nvme::status::NvmeStatus;
 use crate::block::target::Target;
-use crate::block::wire::{Piece, Wire};
+use crate::block::uring::Uring;
+use crate::block::wire::{Piece, Wire, give_back};
+use crate::block::{Durability, Picked};
 use crate::core::{Core, Operation, Target as On};
 use crate::entries::BigEntries;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
+use crate::fork::PerProcess;
 use crate::pool::Pool;
 use crate::rejected::{RejectReason, Rejected};
 use crate::table::{Held, NoBuffers, Ticket};
@@ -40,14 +44,14 @@ fn namespace(target: &Target) -> &Namespace {
 }
 
 impl Namespace {
-    /// Bytes of metadata that go along with so many bytes of data, in a place of their own.
-    fn metadata_of(&self, bytes: usize) -> usize {
-        bytes / self.format.lba_size as usize * self.format.separate_metadata(Metadata::Controllers) as usize
+    /// Bytes at the end of a slot that metadata has for itself: a page, or none.
+    fn room_for_metadata(&self) -> usize {
+        if self.format.separate_metadata(Metadata::Controllers) == 0 { 0 } else { PAGE }
     }
 
     /// A pool whose slots are registered each by itself: Linux 6.1 refuses a buffer that has more pages than a transfer may.
     fn pool_of(&self, slots: u32, bytes: usize) -> Result<Pool> {
-        let slot_size = (bytes + self.metadata_of(bytes)).next_multiple_of(PAGE);
+        let slot_size = bytes.next_multiple_of(PAGE) + self.room_for_metadata();
         Pool::in_chunks(slots, slot_size, slot_size)
     }
 
@@ -99,9 +103,8 @@ impl Wire for Passthrough {
 
     fn longest_in(target: &Target, slot_size: usize) -> usize {
         let namespace = namespace(target);
-        let lba_size = namespace.format.lba_size as usize;
-        let blocks = slot_size / (lba_size + namespace.metadata_of(lba_size));
-        (blocks * lba_size).min(namespace.longest(std::ptr::null()))
+        let data = slot_size - namespace.room_for_metadata();
+        (data - data % namespace.format.lba_size as usize).min(namespace.longest(std::ptr::null()))
     }
 
     fn window(target: &Target, is_read: bool) -> usize {
@@ -116,23 +119,25 @@ impl Wire for Passthrough {
 
     fn start(core: &mut Core<NoBuffers, BigEntries>, target: &Target, piece: Piece, mut held: Held) -> Option<Ticket> {
         let namespace = namespace(target);
-        let metadata = namespace.metadata_of(piece.length);
-        let mut slot_size = 0;
+        let room = namespace.room_for_metadata();
+        let (mut slot_size, mut metadata) = (0, 0);
         if let Held::Lease(buf) = &mut held {
             slot_size = buf.len();
-            // What the controller keeps of it means nothing, but is not what was here before. In bounds, or it panics.
-            buf[piece.length..piece.length + metadata].fill(0);
+            let (data, place) = buf.split_at_mut(slot_size - room);
+            assert!(piece.length <= data.len(), "what goes with the data has a place of its own");
+            // What the controller keeps of it means nothing, but is not what was here before.
+            place.fill(0);
+            metadata = place.as_mut_ptr().expose_provenance() as u64;
         } else {
-            assert_eq!(metadata, 0, "metadata has a place in a lease only");
+            assert_eq!(room, 0, "metadata has a place in a lease only");
         }
         let run = Run::of_bytes(&namespace.format, namespace.lba(piece.offset), piece.length, Metadata::Controllers)?;
         let transfer = match piece.is_read {
             true => Transfer::Read,
             false => Transfer::Write { fua: piece.durability == Durability::Fua },
         };
-        let behind = piece.address.wrapping_add(piece.length).expose_provenance() as u64;
         let address = piece.address.expose_provenance() as u64;
-        let entry = run.entry(&namespace.format, namespace.nsid, transfer, address, behind);
+        let entry = run.entry(&namespace.format, namespace.nsid, transfer, address, metadata);
         let buffer = piece.buffer.filter(|_| namespace.takes_fixed(slot_size));
         let on = On::descriptor(target.file.as_raw_fd());
         core.start_command(on, URING_CMD_IO, operation(buffer), &entry.payload(), held).ok()
@@ -159,14 +164,14 @@ impl Wire for Passthrough {
 
     fn check(target: &Target, command: &Command) -> Result<()> {
         let Some(buffer) = &command.buffer else { return Ok(()) };
-        let metadata = namespace(target).metadata_of(buffer.len());
-        let has_room = buffer.lease().is_some_and(|lease| lease.size() as usize >= buffer.len() + metadata);
-        if metadata == 0 || has_room {
+        let room = namespace(target).room_for_metadata();
+        let has_room = buffer.lease().is_some_and(|lease| lease.size() as usize >= buffer.len() + room);
+        if room == 0 || has_room {
             return Ok(());
         }
         let message = format!(
-            "{} is formatted with metadata, which takes {metadata} bytes behind the data of this buffer; take one that has the \
-             room from Queue::buffer",
+            "{} is formatted with metadata, which takes {room} bytes behind the data of this buffer; take one that has the room \
+             from Queue::buffer",
             target.path.display()
         );
         Err(Error::new(ErrorKind::InvalidInput, message))
@@ -175,11 +180,15 @@ impl Wire for Passthrough {
     fn push(
         core: &mut Core<Command, BigEntries>,
         target: &Target,
-        file: &FixedFile,
+        file: Option<&FixedFile>,
         command: Command,
     ) -> Result<Ticket, Rejected<Command>> {
         let namespace = namespace(target);
-        let Some(index) = core.index_of(file) else { return Err(Rejected::new(RejectReason::ForeignFile, command)) };
+        let on = match file.map(|file| core.index_of(file)) {
+            Some(Some(index)) => On::fixed(index),
+            Some(None) => return Err(Rejected::new(RejectReason::ForeignFile, command)),
+            None => On::descriptor(target.file.as_raw_fd()),
+        };
         let mut number_of_buffer = None;
         let entry = match &command.buffer {
             None => Entry::new(io::FLUSH, namespace.nsid),
@@ -192,26 +201,40 @@ impl Wire for Passthrough {
                     Action::Read => Transfer::Read,
                     action => Transfer::Write { fua: action == Action::WriteFua },
                 };
-                // `check` saw that it fits behind the data. The lease is the command's, and nothing of it is in flight: pieces go
-                // one after the other.
-                let behind = buffer.address().wrapping_add(buffer.len() + namespace.metadata_of(command.moved()));
-                if transfer != Transfer::Read {
-                    // SAFETY: so many bytes behind those of the buffer belong to its lease.
-                    unsafe { behind.write_bytes(0, namespace.metadata_of(length)) };
+                let mut metadata = 0;
+                if let (Some(lease), room @ 1..) = (buffer.lease(), namespace.room_for_metadata()) {
+                    // `check` saw that it fits behind the data. The lease is the command's, and nothing of it is in flight: pieces
+                    // go one after the other.
+                    let place = lease.address().wrapping_add(lease.size() as usize - room);
+                    // SAFETY: the last bytes of the lease, which are not among those of the buffer.
+                    unsafe { place.write_bytes(0, room) };
+                    metadata = place.expose_provenance() as u64;
                 }
                 let lease = buffer.lease().filter(|lease| namespace.takes_fixed(lease.size() as usize));
                 number_of_buffer = lease.and_then(|lease| core.buffer_of(lease.memory(), lease.chunk()));
-                let behind = behind.expose_provenance() as u64;
-                run.entry(&namespace.format, namespace.nsid, transfer, command.address(), behind)
+                run.entry(&namespace.format, namespace.nsid, transfer, command.address(), metadata)
             }
         };
         let operation = operation(number_of_buffer);
         let held = Held::Owned(command);
-        let started = core.start_command(On::fixed(index), URING_CMD_IO, operation, &entry.payload(), held);
-        started.map_err(|(reason, held)| {
-            let Held::Owned(command) = held else { unreachable!("a rejected command is given back") };
-            Rejected::new(reason, command)
-        })
+        core.start_command(on, URING_CMD_IO, operation, &entry.payload(), held).map_err(give_back)
+    }
+
+    fn is_whole(target: &Target, command: &Command, result: i32) -> bool {
+        let is_last = || next_piece(namespace(target), command) == command.bytes() - command.moved();
+        result == 0 && (command.buffer.is_none() || is_last())
+    }
+
+    fn uring(device: &Picked) -> Option<&Uring<Self>> {
+        match device {
+            Picked::Nvme(uring) => Some(uring),
+            _ => None,
+        }
+    }
+
+    fn hubs() -> &'static PerProcess<KnownHubs<Self>> {
+        static HUBS: PerProcess<KnownHubs<Passthrough>> = PerProcess::new();
+        &HUBS
     }
 
     fn advance(target: &Target, command: &mut Command, result: i32) -> Next {

@@ -106,7 +106,7 @@ impl<W: Wire> RingLane<W> {
     }
 
     fn push(&mut self, target: &Target, command: Command) -> Result<(), Rejected<Command>> {
-        match W::push(self.ring.core(), target, &self.file, command) {
+        match W::push(self.ring.core(), target, Some(&self.file), command) {
             Ok(_) => Ok(()),
             Err(rejected) => self.push_again(target, rejected),
         }
@@ -119,7 +119,7 @@ impl<W: Wire> RingLane<W> {
         if rejected.reason() != RejectReason::QueueFull || self.submit(0, None).is_err() {
             return Err(rejected);
         }
-        W::push(self.ring.core(), target, &self.file, rejected.into_inner()).map(drop)
+        W::push(self.ring.core(), target, Some(&self.file), rejected.into_inner()).map(drop)
     }
 
     pub(super) fn submit(&mut self, wait: u32, limit: Option<Duration>) -> Result<()> {
