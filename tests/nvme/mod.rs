@@ -18,6 +18,7 @@
 mod attack;
 mod blocks;
 mod commands;
+mod faults;
 mod nodes;
 mod program;
 mod rights;
