@@ -374,6 +374,9 @@ mod tests {
         let chunks: Vec<libc::iovec> = pool.memory.chunks().collect();
         assert_eq!(chunks.len(), 3);
         assert_eq!(pool.memory.chunk_count(), 3);
+        let by_slot = Pool::in_chunks(5, 8192, 8192).unwrap();
+        assert_eq!((by_slot.memory.chunk_count(), by_slot.memory.chunks().count()), (5, 5));
+        assert!(by_slot.memory.chunks().all(|chunk| chunk.iov_len == 8192));
         assert_eq!(chunks.iter().map(|chunk| chunk.iov_len).sum::<usize>(), 3 * (600 << 20));
         let buf = (pool.lease(), pool.lease()).1.unwrap();
         assert_eq!(buf.chunk(), 1);

@@ -297,8 +297,14 @@ impl NvmeDevice {
             let mut entry = run.entry(&namespace.format, namespace.nsid, transfer, address, place);
             // SAFETY: the lengths of the entry are those of its blocks, which the memory has, as the caller vouches for; the metadata's
             // fit into the page.
-            answer = unsafe { namespace.send(self.target(), To::Namespace, &mut entry) }
-                .map_err(|refused| refused.into_error(namespace.place(self.target(), operation, lba)))?;
+            let sent = unsafe {
+                match transfer {
+                    // One that was carried out after all would be there twice.
+                    Transfer::Append => pass(&self.target().file, To::Namespace, &mut entry),
+                    _ => namespace.send(self.target(), To::Namespace, &mut entry),
+                }
+            };
+            answer = sent.map_err(|refused| refused.into_error(namespace.place(self.target(), operation, lba)))?;
             if let (Some(page), Some(callers), Transfer::Read) = (&page, callers, transfer) {
                 // SAFETY: the caller vouches for so many bytes, which may be written.
                 unsafe { callers.copy_from_nonoverlapping(page[..bytes].as_ptr(), bytes) };
@@ -439,7 +445,7 @@ impl NvmeDevice {
     }
 
     /// Writes to wherever the zone that begins at logical block `start` is written next; gives the first block that was
-    /// written.
+    /// written. It is sent once: after an error that does not say that nothing was written, [`NvmeDevice::zones`] tells.
     ///
     /// # Errors
     ///

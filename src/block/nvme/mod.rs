@@ -50,7 +50,8 @@
 //! On a format with 8 bytes of protection information the controller makes and checks it. Other metadata that has a buffer of its own
 //! is written as zeroes, and not looked at when it is read; [`NvmeDevice::read_with_metadata`] and
 //! [`NvmeDevice::write_with_metadata`] are for those who have a use for it. Such buffers are refused on Linux 6.13 to 7.2:
-//! 6.18.15 dereferences a null pointer. Metadata between the blocks (extended logical blocks) is for the latter two only.
+//! 6.18.15 dereferences a null pointer. Formats that have metadata between the blocks (extended logical blocks) are refused, but for
+//! those 8 bytes.
 //!
 //! # Permissions
 //!

@@ -274,6 +274,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_command_is_where_the_kernel_looks_for_it() {
+        let Ok(mut core) = crate::Ring::builder(4).big_entries().core::<NoBuffers>() else {
+            return println!("skipped: no ring with large entries here");
+        };
+        let payload: [u8; 80] = std::array::from_fn(|index| index as u8 + 1);
+        for lap in 0..2 {
+            let started =
+                core.start_command(On::descriptor(7), URING_CMD_IO, operation(Some(3)), &payload, Held::Nothing);
+            assert!(started.is_ok());
+            // SAFETY: the ring is set up, and its entries have 128 bytes each.
+            let bytes = unsafe { (*core.queues().raw()).sq.sqes.add(2 * lap).cast::<[u8; 128]>().read() };
+            assert_eq!((bytes[0], &bytes[4..8]), (sys::IORING_OP_URING_CMD as u8, &7_i32.to_ne_bytes()[..]));
+            assert_eq!(bytes[8..12], URING_CMD_IO.to_ne_bytes());
+            assert_eq!((&bytes[28..32], &bytes[40..42]), (&1_u32.to_ne_bytes()[..], &3_u16.to_ne_bytes()[..]));
+            assert_eq!(bytes[48..], payload);
+        }
+    }
+
+    #[test]
     fn a_positive_result_is_never_bytes() {
         assert_eq!(Passthrough::moved(0, 4096), 4096);
         assert_eq!(Passthrough::moved(-libc::EIO, 4096), -libc::EIO);
