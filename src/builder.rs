@@ -130,20 +130,6 @@ impl RingBuilder {
         let size = PhantomData;
         RingBuilder { entries, flags, cq_entries, sq_idle, sq_cpu, files, fall_back, drop_limit, huge_pages, size }
     }
-
-    /// Sets up a ring that threads share.
-    ///
-    /// # Errors
-    ///
-    /// As for [`RingBuilder::build`], and [`ErrorKind::InvalidInput`] with `single_issuer` or `defer_taskrun`, which bind
-    /// a ring to one thread.
-    pub fn build_shared(&self) -> Result<SharedRing> {
-        if self.flags.intersects(SetupFlags::ONE_THREAD) {
-            let message = "a shared ring can't be bound to one thread; leave single_issuer and defer_taskrun off";
-            return Err(Error::new(ErrorKind::InvalidInput, message));
-        }
-        self.core().map(SharedRing::new)
-    }
 }
 
 impl<E: Entries> RingBuilder<E> {
@@ -331,6 +317,20 @@ impl<E: Entries> RingBuilder<E> {
         core.queues().share_poller();
         other.core_ref().queues().share_poller();
         Ok(Ring::new(core))
+    }
+
+    /// Sets up a ring that threads share.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RingBuilder::build`], and [`ErrorKind::InvalidInput`] with `single_issuer` or `defer_taskrun`, which bind
+    /// a ring to one thread.
+    pub fn build_shared(&self) -> Result<SharedRing<E>> {
+        if self.flags.intersects(SetupFlags::ONE_THREAD) {
+            let message = "a shared ring can't be bound to one thread; leave single_issuer and defer_taskrun off";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        self.core().map(SharedRing::new)
     }
 
     /// Sets up a ring that is enabled later, by the thread that will use it.

@@ -26,6 +26,8 @@ use liburing_sys as sys;
 
 use crate::completion::{Completion, Done, More, Rare, RareBox, Returned};
 use crate::cqe::Cqe;
+#[cfg(nvme)]
+use crate::entries::BigEntries;
 use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
@@ -324,6 +326,12 @@ impl<B, E: Entries> Core<B, E> {
     fn publish(&mut self, sqe: NonNull<sys::io_uring_sqe>, number: RawFd, mut operation: Operation, ticket: Ticket) {
         operation.flags |= self.extra_flags;
         fill(sqe, number, operation, ticket);
+        self.advance();
+    }
+
+    /// Moves the tail over an entry that is complete, unless it is of a chain.
+    #[inline]
+    fn advance(&mut self) {
         if self.extra_flags & LINKS == 0 {
             self.queues.commit();
         } else {
@@ -999,6 +1007,48 @@ impl<B, E: Entries> Core<B, E> {
         self.registered.unregister_buffers(&mut self.queues, is_idle)
     }
 }
+
+#[cfg(nvme)]
+impl<B> Core<B, BigEntries> {
+    /// Starts a command that the driver of the target defines, under the number `command`; the fields of `operation` that its
+    /// payload has the place of are of no account. What the payload names is the caller's or in `held`.
+    pub(crate) fn start_command(
+        &mut self,
+        target: Target,
+        command: u32,
+        mut operation: Operation,
+        payload: &[u8; PAYLOAD],
+        held: Held<B>,
+    ) -> Result<Ticket, (RejectReason, Held<B>)> {
+        let sqe = match self.place() {
+            Ok(sqe) => sqe,
+            Err(reason) => return Err((reason, held)),
+        };
+        let Target { file, number, descriptor } = target;
+        // SAFETY: `place` found room.
+        let ticket = unsafe { self.table.insert(Start { held, file, descriptor, outcome: operation.outcome }) };
+        if file != NO_FILE {
+            operation.flags |= sys::IOSQE_FIXED_FILE as u8;
+        }
+        operation.flags |= self.extra_flags;
+        // Its place is the lower half of that of the offset, the way the machine stores it.
+        let mut offset = [0; 8];
+        offset[..4].copy_from_slice(&command.to_ne_bytes());
+        operation.offset = u64::from_ne_bytes(offset);
+        fill(sqe, number, operation, ticket);
+        // SAFETY: the entry at the tail, which on such a ring has 128 bytes; the kernel does not read them before the tail moved.
+        unsafe {
+            let place = sqe.cast::<u8>().add(size_of::<sys::io_uring_sqe>() * 2 - PAYLOAD);
+            place.cast::<[u8; PAYLOAD]>().write(*payload);
+        }
+        self.advance();
+        Ok(ticket)
+    }
+}
+
+/// Bytes that a command has room for in a big entry.
+#[cfg(nvme)]
+pub(crate) const PAYLOAD: usize = 80;
 
 /// What links an entry to the next one.
 const LINKS: u8 = (sys::IOSQE_IO_LINK | sys::IOSQE_IO_HARDLINK) as u8;

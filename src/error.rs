@@ -10,6 +10,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::Unavailable;
+#[cfg(nvme)]
+use crate::block::nvme::NvmeStatus;
 
 /// What went wrong, in one word to match on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +57,8 @@ pub enum ErrorKind {
     Poisoned,
     /// A time limit passed.
     TimedOut,
+    /// An NVMe controller refused a command, or failed to carry it out; `Error::nvme_status` says why.
+    Nvme,
     /// Any other failure of an input or output operation.
     Io,
 }
@@ -74,6 +78,23 @@ struct Inner {
     source: Option<Arc<dyn StdError + Send + Sync>>,
     /// Why there is no ring, where that is the error: the same sentence, so that it is no source.
     unavailable: Option<Unavailable>,
+    /// What an NVMe controller said.
+    #[cfg(nvme)]
+    status: Option<NvmeStatus>,
+}
+
+impl Inner {
+    fn new(kind: ErrorKind, errno: i32, message: String, source: Option<Arc<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            kind,
+            errno,
+            message,
+            source,
+            unavailable: None,
+            #[cfg(nvme)]
+            status: None,
+        }
+    }
 }
 
 /// A result whose error is [`Error`].
@@ -83,7 +104,7 @@ impl Error {
     /// An error that we found, with the sentence to show.
     #[cold]
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, errno: 0, message: message.into(), source: None, unavailable: None }))
+        Self(Box::new(Inner::new(kind, 0, message.into(), None)))
     }
 
     /// An error that the kernel reported as `errno`; `doing` says what was tried, as in "read of block 7".
@@ -91,7 +112,7 @@ impl Error {
     #[cfg_attr(windows, allow(dead_code))]
     pub(crate) fn from_errno(errno: i32, doing: impl fmt::Display) -> Self {
         let message = format!("{doing}: {}", errno_text(errno));
-        Self(Box::new(Inner { kind: kind_of(errno), errno, message, source: None, unavailable: None }))
+        Self(Box::new(Inner::new(kind_of(errno), errno, message, None)))
     }
 
     /// As [`Error::from_errno`] for a failed call of the standard library.
@@ -101,13 +122,10 @@ impl Error {
             #[cfg(not(windows))]
             Some(errno) => Self::from_errno(errno, doing),
             // Windows has numbers of its own there.
-            _ => Self(Box::new(Inner {
-                kind: kind_of_io(error.kind()),
-                errno: 0,
-                message: format!("{doing}: {error}"),
-                source: Some(Arc::new(error)),
-                unavailable: None,
-            })),
+            _ => {
+                let (kind, message) = (kind_of_io(error.kind()), format!("{doing}: {error}"));
+                Self(Box::new(Inner::new(kind, 0, message, Some(Arc::new(error)))))
+            }
         }
     }
 
@@ -117,6 +135,15 @@ impl Error {
         let mut error = Self::new(ErrorKind::Unavailable, reason.to_string());
         error.0.unavailable = Some(reason);
         error
+    }
+
+    /// What an NVMe controller said of a command; `doing` is what was tried.
+    #[cfg(nvme)]
+    #[cold]
+    pub(crate) fn from_nvme(status: NvmeStatus, doing: impl fmt::Display) -> Self {
+        let mut inner = Inner::new(ErrorKind::Nvme, status.errno(), format!("{doing}: {status}"), None);
+        inner.status = Some(status);
+        Self(Box::new(inner))
     }
 
     /// The same error with a remedy at the end of its sentence.
@@ -139,7 +166,15 @@ impl Error {
         self.0.unavailable.as_ref()
     }
 
-    /// The kernel's error number (positive), where the kernel reported the error.
+    /// What the NVMe controller said, where it refused or failed a command that was passed through to it.
+    #[cfg(nvme)]
+    #[must_use]
+    pub fn nvme_status(&self) -> Option<NvmeStatus> {
+        self.0.status
+    }
+
+    /// The kernel's error number (positive), where the kernel reported the error; for [`ErrorKind::Nvme`] the one that comes
+    /// closest to what the controller said.
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         (self.0.errno != 0).then_some(self.0.errno)

@@ -67,6 +67,7 @@
 //! * `dlopen` (default), `link`: how liburing is reached. With neither, and on other systems than Linux, there is no ring,
 //!   and the block device has its `pread`/`pwrite` backend only.
 //! * `block` (default): the block device.
+//! * `nvme`: NVMe commands passed through to a namespace, as a block device and beyond (`block::nvme`); nothing without a ring.
 #![cfg_attr(not(all(uring, feature = "block")), allow(rustdoc::broken_intra_doc_links))]
 
 /// The examples of the README are compiled.

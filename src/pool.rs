@@ -97,6 +97,11 @@ impl Pool {
     /// [`ErrorKind::InvalidInput`] for no slots, a slot size of 0 or over 1 GiB, or a total that is no `usize`;
     /// [`ErrorKind::Full`] when the kernel has no memory.
     pub fn new(slots: u32, slot_size: usize) -> Result<Self> {
+        Self::in_chunks(slots, slot_size, LARGEST_CHUNK)
+    }
+
+    /// As [`Pool::new`], registered in pieces of at most so many bytes, or of one slot where that is longer.
+    pub(crate) fn in_chunks(slots: u32, slot_size: usize, longest_chunk: usize) -> Result<Self> {
         if slots == 0 || slots == NO_SLOT || slot_size == 0 || slot_size > LARGEST_CHUNK {
             let message = format!(
                 "a pool of {slots} slots of {slot_size} bytes; use 1 to {} slots of 1 byte to 1 GiB",
@@ -112,7 +117,7 @@ impl Pool {
         })?;
         let mapping = Mapping::new(length)
             .map_err(|error| Error::from_io(error, format_args!("map a pool of {length} bytes")))?;
-        let slots_per_chunk = (LARGEST_CHUNK / slot_size) as u64;
+        let slots_per_chunk = (longest_chunk / slot_size).max(1) as u64;
         let no_memory = |_| Error::new(ErrorKind::Full, format!("no memory for the descriptions of {slots} slots"));
         let mut descriptions = Vec::new();
         descriptions.try_reserve_exact(slots as usize).map_err(no_memory)?;
@@ -394,6 +399,9 @@ mod tests {
         let chunks: Vec<libc::iovec> = pool.memory.chunks().collect();
         assert_eq!(chunks.len(), 3);
         assert_eq!(pool.memory.chunk_count(), 3);
+        let by_slot = Pool::in_chunks(5, 8192, 8192).unwrap();
+        assert_eq!((by_slot.memory.chunk_count(), by_slot.memory.chunks().count()), (5, 5));
+        assert!(by_slot.memory.chunks().all(|chunk| chunk.iov_len == 8192));
         assert_eq!(chunks.iter().map(|chunk| chunk.iov_len).sum::<usize>(), 3 * (600 << 20));
         let buf = (pool.lease(), pool.lease()).1.unwrap();
         assert_eq!(buf.chunk(), 1);

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, RawFd};
 
 use crate::completion::Done;
 use crate::core::Core;
-use crate::entries::SmallEntries;
+use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FixedFile;
 use crate::leader::{Led, Locked, Source, forked};
@@ -54,9 +54,9 @@ use crate::table::{NoBuffers, Ticket};
 /// # Ok(())
 /// # }
 /// ```
-pub struct SharedRing(Led<Core>);
+pub struct SharedRing<E: Entries = SmallEntries>(Led<Core<NoBuffers, E>>);
 
-impl Source for Core {
+impl<E: Entries> Source for Core<NoBuffers, E> {
     type Descriptor = RawFd;
 
     fn reap(&mut self) {
@@ -83,14 +83,14 @@ impl Source for Core {
     }
 }
 
-impl SharedRing {
-    pub(crate) fn new(core: Core) -> Self {
+impl<E: Entries> SharedRing<E> {
+    pub(crate) fn new(core: Core<NoBuffers, E>) -> Self {
         let mark = core.queues().mark();
         Self(Led::new(core, mark))
     }
 
     /// Works on the ring under the lock.
-    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Core) -> R) -> Result<R> {
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Core<NoBuffers, E>) -> R) -> Result<R> {
         let mut core = self.0.lock().ok_or_else(forked)?;
         Ok(work(&mut core))
     }
@@ -200,45 +200,45 @@ impl SharedRing {
     }
 
     /// Waits until `is_over`, which looks at the ring under the lock whenever completions were taken.
-    pub(crate) fn wait_until(&self, is_over: impl FnMut(&mut Core) -> bool) -> Result<()> {
+    pub(crate) fn wait_until(&self, is_over: impl FnMut(&mut Core<NoBuffers, E>) -> bool) -> Result<()> {
         self.0.wait_until(is_over)
     }
 }
 
 /// Any operation, from any thread: `(&ring).fsync(&file, true)`.
-impl Starter for &SharedRing {
+impl<E: Entries> Starter for &SharedRing<E> {
     type Owned = NoBuffers;
-    type Entries = SmallEntries;
+    type Entries = E;
 
     type Guard<'a>
-        = LockedCore<'a>
+        = LockedCore<'a, E>
     where
         Self: 'a;
 
-    fn core_guard(&mut self, _: Seal) -> Option<LockedCore<'_>> {
+    fn core_guard(&mut self, _: Seal) -> Option<LockedCore<'_, E>> {
         self.0.lock().map(LockedCore)
     }
 }
 
 /// The core, while the lock is held. Public, in a private module: a sealed trait speaks of it.
 #[derive(Debug)]
-pub struct LockedCore<'ring>(Locked<'ring, Core>);
+pub struct LockedCore<'ring, E: Entries = SmallEntries>(Locked<'ring, Core<NoBuffers, E>>);
 
-impl Deref for LockedCore<'_> {
-    type Target = Core;
+impl<E: Entries> Deref for LockedCore<'_, E> {
+    type Target = Core<NoBuffers, E>;
 
-    fn deref(&self) -> &Core {
+    fn deref(&self) -> &Core<NoBuffers, E> {
         &self.0
     }
 }
 
-impl DerefMut for LockedCore<'_> {
-    fn deref_mut(&mut self) -> &mut Core {
+impl<E: Entries> DerefMut for LockedCore<'_, E> {
+    fn deref_mut(&mut self) -> &mut Core<NoBuffers, E> {
         &mut self.0
     }
 }
 
-impl fmt::Debug for SharedRing {
+impl<E: Entries> fmt::Debug for SharedRing<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedRing").finish_non_exhaustive()
     }

@@ -6,14 +6,19 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
 use crate::builder::RingBuilder;
 use crate::core::Core;
+#[cfg(nvme)]
+use crate::entries::BigEntries;
+use crate::entries::{Entries, SmallEntries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
 use crate::ring::Ring;
 use crate::shared::SharedRing;
+use crate::table::NoBuffers;
 
 /// Entries of a ring that threads share.
 const SHARED_ENTRIES: u32 = 256;
@@ -24,25 +29,71 @@ const PATIENCE: Duration = Duration::from_secs(1);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// 0: not set.
 static LIMIT: AtomicUsize = AtomicUsize::new(0);
-/// The rings for threads that have none of their own, for as long as anybody uses them.
-static SHARED: PerProcess<Mutex<KnownRings>> = PerProcess::new();
 /// Counts the pools that devices gave up, so that rings know when to look for some of theirs.
 static POOLS_GIVEN_UP: AtomicU64 = AtomicU64::new(0);
 
-type KnownRings = Vec<(RingKind, Weak<SharedRing>)>;
+/// The rings for threads that have none of their own, for as long as anybody uses them.
+type KnownRings<E> = Vec<(RingKind, Weak<SharedRing<E>>)>;
 
-fn shared_rings() -> Result<MutexGuard<'static, KnownRings>> {
-    let rings = SHARED.get(Mutex::default).map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
+/// What is kept of rings with entries of one size.
+pub(crate) trait OfThreads: Entries {
+    /// This thread's own.
+    fn local() -> &'static LocalKey<RefCell<Local<Self>>>;
+
+    fn shared() -> &'static PerProcess<Mutex<KnownRings<Self>>>;
+
+    /// As `builder`, with such entries.
+    fn sized(builder: RingBuilder) -> RingBuilder<Self>;
+}
+
+impl OfThreads for SmallEntries {
+    #[inline]
+    fn local() -> &'static LocalKey<RefCell<Local<Self>>> {
+        thread_local! {
+            static LOCAL: RefCell<Local<SmallEntries>> = const { RefCell::new(Local::new()) };
+        }
+        &LOCAL
+    }
+
+    fn shared() -> &'static PerProcess<Mutex<KnownRings<Self>>> {
+        static SHARED: PerProcess<Mutex<KnownRings<SmallEntries>>> = PerProcess::new();
+        &SHARED
+    }
+
+    fn sized(builder: RingBuilder) -> RingBuilder {
+        builder
+    }
+}
+
+#[cfg(nvme)]
+impl OfThreads for BigEntries {
+    #[inline]
+    fn local() -> &'static LocalKey<RefCell<Local<Self>>> {
+        thread_local! {
+            static LOCAL: RefCell<Local<BigEntries>> = const { RefCell::new(Local::new()) };
+        }
+        &LOCAL
+    }
+
+    fn shared() -> &'static PerProcess<Mutex<KnownRings<Self>>> {
+        static SHARED: PerProcess<Mutex<KnownRings<BigEntries>>> = PerProcess::new();
+        &SHARED
+    }
+
+    fn sized(builder: RingBuilder) -> RingBuilder<Self> {
+        builder.big_entries()
+    }
+}
+
+fn shared_rings<E: OfThreads>() -> Result<MutexGuard<'static, KnownRings<E>>> {
+    let rings =
+        E::shared().get(Mutex::default).map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
     Ok(rings.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The ring of that kind that somebody has.
-fn find(rings: &[(RingKind, Weak<SharedRing>)], kind: RingKind) -> Option<Arc<SharedRing>> {
+fn find<E: Entries>(rings: &[(RingKind, Weak<SharedRing<E>>)], kind: RingKind) -> Option<Arc<SharedRing<E>>> {
     rings.iter().filter(|(known, _)| *known == kind).find_map(|(_, ring)| ring.upgrade())
-}
-
-thread_local! {
-    static LOCAL: RefCell<Local> = const { RefCell::new(Local { rings: Vec::new(), refused: None }) };
 }
 
 /// What tells the rings of one thread apart.
@@ -66,15 +117,15 @@ impl RingKind {
         }
     }
 
-    fn make(self, entries: u32) -> Result<Ring> {
+    fn make<E: OfThreads>(self, entries: u32) -> Result<Ring<NoBuffers, E>> {
         self.make_core(entries).map(Ring::new)
     }
 
     /// A ring for the thread that calls.
-    pub(crate) fn make_core<B>(self, entries: u32) -> Result<Core<B>> {
+    pub(crate) fn make_core<B, E: OfThreads>(self, entries: u32) -> Result<Core<B, E>> {
         // A kernel thread that submits leaves nothing to defer.
         let defer = self.sqpoll.is_none();
-        let mut core = self.builder(entries).single_issuer(true).defer_taskrun(defer).core()?;
+        let mut core = E::sized(self.builder(entries).single_issuer(true).defer_taskrun(defer)).core()?;
         if self.of_devices {
             core.queues_mut().register_descriptor();
         }
@@ -82,15 +133,18 @@ impl RingKind {
     }
 }
 
-struct Local {
-    rings: Vec<LocalRing>,
+/// What a thread has.
+#[derive(Debug)]
+pub(crate) struct Local<E: Entries> {
+    rings: Vec<LocalRing<E>>,
     /// When this thread was last refused a ring, of which kind, and why.
     refused: Option<(Instant, RingKind, Error)>,
 }
 
-struct LocalRing {
+#[derive(Debug)]
+struct LocalRing<E: Entries> {
     kind: RingKind,
-    ring: Ring,
+    ring: Ring<NoBuffers, E>,
     /// [`POOLS_GIVEN_UP`] when the ring was last rid of pools that nobody has any more.
     swept: u64,
     /// Dropped after the ring.
@@ -98,6 +152,7 @@ struct LocalRing {
 }
 
 /// One of the rings that [`COUNT`] counts.
+#[derive(Debug)]
 struct Place;
 
 /// Why a thread got no ring. Made without an allocation where that is how things are meant to be.
@@ -144,10 +199,14 @@ impl Drop for Place {
     }
 }
 
-impl Local {
+impl<E: OfThreads> Local<E> {
+    const fn new() -> Self {
+        Self { rings: Vec::new(), refused: None }
+    }
+
     /// The ring of that kind; made with at least that many entries where there is none.
     #[inline]
-    fn ring(&mut self, kind: RingKind, entries: u32) -> Result<&mut Ring, Refused> {
+    fn ring(&mut self, kind: RingKind, entries: u32) -> Result<&mut Ring<NoBuffers, E>, Refused> {
         let index = match self.rings.iter().position(|local| local.kind == kind) {
             Some(index) if self.rings[index].can_be_used(entries) => index,
             known => self.make(known, kind, entries)?,
@@ -184,7 +243,7 @@ impl Local {
     }
 }
 
-impl LocalRing {
+impl<E: Entries> LocalRing<E> {
     /// False for a parent's ring, and for one that is too small, idle, and used by devices alone: those can have another.
     #[inline]
     fn can_be_used(&mut self, entries: u32) -> bool {
@@ -219,19 +278,27 @@ pub(crate) struct PoolGivenUp;
 impl Drop for PoolGivenUp {
     fn drop(&mut self) {
         POOLS_GIVEN_UP.fetch_add(1, Ordering::Relaxed);
-        // This thread's rings now, other threads' when they are used next.
-        let _ = LOCAL.try_with(|local| {
-            if let Ok(mut local) = local.try_borrow_mut() {
-                for ring in &mut local.rings {
-                    ring.sweep_pools();
-                }
+        sweep_pools::<SmallEntries>();
+        #[cfg(nvme)]
+        sweep_pools::<BigEntries>();
+    }
+}
+
+/// Lets this thread's rings go of pools that are given up, now, and those that threads share; other threads' do so when they are
+/// used next.
+#[cfg(feature = "block")]
+fn sweep_pools<E: OfThreads>() {
+    let _ = E::local().try_with(|local| {
+        if let Ok(mut local) = local.try_borrow_mut() {
+            for ring in &mut local.rings {
+                ring.sweep_pools();
             }
-        });
-        let shared = shared_rings().map(|rings| rings.clone()).unwrap_or_default();
-        for ring in shared.iter().filter_map(|(_, ring)| ring.upgrade()) {
-            // In the child of a fork it is the parent's.
-            let _ = ring.with(Core::forget_unused_pools);
         }
+    });
+    let shared = shared_rings::<E>().map(|rings| rings.clone()).unwrap_or_default();
+    for ring in shared.iter().filter_map(|(_, ring)| ring.upgrade()) {
+        // In the child of a fork it is the parent's.
+        let _ = ring.with(Core::forget_unused_pools);
     }
 }
 
@@ -263,11 +330,16 @@ impl ThreadRings {
     /// [`ErrorKind::Full`] when as many threads have rings as [`ThreadRings::limit`] says; [`ErrorKind::Busy`] inside of
     /// `work`; [`ErrorKind::Unavailable`] where the kernel gives none, or the thread is ending and its rings are gone.
     pub fn with<R>(entries: u32, work: impl FnOnce(&mut Ring) -> R) -> Result<R> {
-        Ok(Self::with_kind(RingKind::default(), entries, work)?)
+        Ok(Self::with_kind::<SmallEntries, R>(RingKind::default(), entries, work)?)
     }
 
-    pub(crate) fn with_kind<R>(kind: RingKind, entries: u32, work: impl FnOnce(&mut Ring) -> R) -> Result<R, Refused> {
-        LOCAL
+    #[inline]
+    pub(crate) fn with_kind<E: OfThreads, R>(
+        kind: RingKind,
+        entries: u32,
+        work: impl FnOnce(&mut Ring<NoBuffers, E>) -> R,
+    ) -> Result<R, Refused> {
+        E::local()
             .try_with(|local| {
                 let mut local = local.try_borrow_mut().map_err(|_| Refused::InUse)?;
                 local.ring(kind, entries).map(work)
@@ -285,13 +357,13 @@ impl ThreadRings {
         Self::shared_of_kind(RingKind::default())
     }
 
-    pub(crate) fn shared_of_kind(kind: RingKind) -> Result<Arc<SharedRing>> {
+    pub(crate) fn shared_of_kind<E: OfThreads>(kind: RingKind) -> Result<Arc<SharedRing<E>>> {
         let known = find(&shared_rings()?, kind);
         if let Some(ring) = known {
             return Ok(ring);
         }
         // Made without the lock; where another thread was faster its ring is used, and this one closed.
-        let ring = Arc::new(kind.builder(SHARED_ENTRIES).build_shared()?);
+        let ring = Arc::new(E::sized(kind.builder(SHARED_ENTRIES)).build_shared()?);
         let mut rings = shared_rings()?;
         if let Some(theirs) = find(&rings, kind) {
             return Ok(theirs);
@@ -329,12 +401,11 @@ impl ThreadRings {
 #[cfg(all(test, feature = "block"))]
 mod tests {
     use super::*;
-    use crate::table::NoBuffers;
 
     #[test]
     fn rings_of_devices_are_entered_by_a_registered_descriptor() {
         let kind = RingKind { of_devices: true, ..RingKind::default() };
-        let Ok(core) = kind.make_core::<NoBuffers>(4) else {
+        let Ok(core) = kind.make_core::<NoBuffers, SmallEntries>(4) else {
             return println!("skipped: no io_uring here");
         };
         // SAFETY: the ring is set up; both are plain fields.

@@ -24,6 +24,9 @@ mod common;
 #[cfg(feature = "block")]
 mod device;
 #[cfg(target_os = "linux")]
+#[cfg(all(feature = "nvme", any(feature = "link", feature = "dlopen")))]
+mod nvme;
+#[cfg(target_os = "linux")]
 #[cfg(any(feature = "link", feature = "dlopen"))]
 mod uring {
     mod chain;

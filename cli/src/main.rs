@@ -1,4 +1,4 @@
-//! `sysuring`: what io_uring can do here, and a copy and a demonstration on the block device of the library.
+//! `sysuring`: what io_uring can do here, a copy and a demonstration on the block device of the library, and NVMe commands.
 #![allow(clippy::doc_markdown, reason = "the help text is made from doc comments, and is not markdown")]
 
 mod batches;
@@ -6,6 +6,8 @@ mod copy;
 mod demo;
 mod info;
 mod measure;
+#[cfg(all(target_os = "linux", feature = "nvme", any(feature = "dlopen", feature = "link")))]
+mod nvme;
 mod options;
 mod plain;
 mod temporary;
@@ -29,6 +31,8 @@ enum Command {
     Info(info::Arguments),
     Copy(copy::Arguments),
     Demo(demo::Arguments),
+    #[cfg(all(target_os = "linux", feature = "nvme", any(feature = "dlopen", feature = "link")))]
+    Nvme(nvme::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +41,8 @@ fn main() -> ExitCode {
         Command::Info(arguments) => info::run(&arguments),
         Command::Copy(arguments) => copy::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        #[cfg(all(target_os = "linux", feature = "nvme", any(feature = "dlopen", feature = "link")))]
+        Command::Nvme(arguments) => nvme::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,4 +10,6 @@ mod errors;
 #[cfg(target_os = "linux")]
 mod fallback;
 mod info;
+#[cfg(all(target_os = "linux", feature = "nvme", any(feature = "dlopen", feature = "link")))]
+mod nvme;
 mod terminal;

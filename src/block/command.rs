@@ -206,6 +206,34 @@ impl Command {
         result >= 0 && self.moved + result as usize >= self.bytes()
     }
 
+    /// Bytes transferred so far.
+    #[cfg(nvme)]
+    pub(super) fn moved(&self) -> usize {
+        self.moved
+    }
+
+    /// Where what is left begins on the target, in bytes.
+    #[cfg(nvme)]
+    pub(super) fn position(&self) -> u64 {
+        self.offset + self.moved as u64
+    }
+
+    /// Accounts for so many more bytes; whether nothing is left.
+    #[cfg(nvme)]
+    pub(super) fn moved_on(&mut self, bytes: usize) -> bool {
+        self.setbacks = Setbacks::default();
+        self.moved += bytes;
+        self.moved >= self.bytes()
+    }
+
+    /// Counts that it was not carried out; whether it may be handed over again.
+    #[cfg(nvme)]
+    pub(super) fn may_give_back_again(&mut self, target: &Target) -> bool {
+        let may = self.setbacks.may_give_back_again();
+        count(&target.counters.retries, u64::from(may));
+        may
+    }
+
     /// Whether its memory may be registered.
     pub(super) fn has_lease(&self) -> bool {
         self.buffer.as_ref().is_some_and(|buffer| buffer.lease().is_some())
@@ -234,7 +262,8 @@ impl Command {
         }
     }
 
-    fn failed(&mut self, target: &Target, offset: u64, errno: i32) -> Next {
+    /// Accounts for an error of the kernel.
+    pub(super) fn failed(&mut self, target: &Target, offset: u64, errno: i32) -> Next {
         match errno {
             libc::ECANCELED if self.setbacks.may_give_back_again() => {
                 count(&target.counters.retries, 1);
@@ -256,6 +285,12 @@ impl Command {
             errno => Next::Ended(Err(target.transfer_error(self.action.name(), offset, errno))),
         }
     }
+}
+
+/// Completes the entry of a command that is where it stays.
+#[cfg(uring)]
+pub(super) fn look(operation: &mut Operation, command: &mut Command) {
+    operation.address = command.address();
 }
 
 /// The entry of a transfer from `offset` on, of which so much was moved already, but for its address.

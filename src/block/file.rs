@@ -48,6 +48,8 @@ impl Blocking {
     /// Carries out every request that has no result.
     pub(super) fn run<R: Request + Send>(&self, requests: &mut [R], durable: bool) {
         let is_worth_it = self.target.direct || requests.iter().map(Request::len).sum::<usize>() >= WORTH_HELP;
+        // The blocks of a zone are written one after the other.
+        let is_worth_it = is_worth_it && (R::IS_READ || !self.target.is_zoned());
         let helpers = if is_worth_it { requests.len().saturating_sub(1) } else { 0 };
         let (list, length, next) = (List(requests.as_mut_ptr()), requests.len(), AtomicUsize::new(0));
         self.workers.run(helpers, &|| {

@@ -21,7 +21,11 @@ use crate::block::command::{Action, Command, TransferError};
 use crate::block::futures::jobs::{Job, Jobs, forked};
 use crate::block::futures::timer::Deadline;
 use crate::block::futures::waiters::{Place, wake_by_ref};
+#[cfg(nvme)]
+use crate::block::nvme::Passthrough;
 use crate::block::stats::count;
+#[cfg(uring)]
+use crate::block::wire::Wire;
 use crate::block::{AlignedBuffer, Device, Picked};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -62,6 +66,8 @@ enum State {
     InLine(Arc<Picked>, Command, Line),
     #[cfg(uring)]
     OnRing(Arc<Hub>, u32),
+    #[cfg(nvme)]
+    OnBigRing(Arc<Hub<Passthrough>>, u32),
     OnThread(Arc<Picked>, Arc<Job>),
     Over,
 }
@@ -73,6 +79,8 @@ type Outcome = (Option<AlignedBuffer>, Result<()>);
 enum Line {
     #[cfg(uring)]
     Hub(Arc<Hub>, Place),
+    #[cfg(nvme)]
+    BigHub(Arc<Hub<Passthrough>>, Place),
     Jobs(Place),
 }
 
@@ -225,6 +233,8 @@ impl State {
         let polled = match self {
             #[cfg(uring)]
             Self::OnRing(hub, slot) => Some(hub.poll(*slot, context.waker())),
+            #[cfg(nvme)]
+            Self::OnBigRing(hub, slot) => Some(hub.poll(*slot, context.waker())),
             Self::OnThread(device, _) if device.blocking().workers.are_elsewhere() => {
                 Some(Poll::Ready((None, Err(forked()))))
             }
@@ -232,7 +242,7 @@ impl State {
             Self::New(device, command) | Self::NextTurn(device, command) => {
                 let target = device.target();
                 if !is_next_turn {
-                    if command.action == Action::Flush && target.read_only {
+                    if command.action == Action::Flush && !target.may_need_flush() {
                         *self = Self::Over;
                         return Poll::Ready(Ok(None));
                     }
@@ -267,6 +277,8 @@ impl State {
             }
             #[cfg(uring)]
             Self::OnRing(..) => unreachable!("polled above"),
+            #[cfg(nvme)]
+            Self::OnBigRing(..) => unreachable!("polled above"),
             Self::OnThread(..) => unreachable!("polled above"),
             Self::Over => panic!("a future is polled after its end"),
         };
@@ -300,15 +312,33 @@ impl State {
                     };
                     return None;
                 }
-                Err(error) => {
-                    use crate::block::Fallback;
-
-                    let what = format!("futures can't have a ring ({error})");
-                    match uring.degrade(Fallback::PreadAtTimes, &what) {
-                        Ok(()) => command,
-                        Err(error) => return Some((command.buffer, Err(error))),
-                    }
+                Err(error) => match without_ring(uring, &error) {
+                    Ok(()) => command,
+                    Err(error) => return Some((command.buffer, Err(error))),
+                },
+            },
+            #[cfg(nvme)]
+            Picked::Nvme(uring) => match Passthrough::check(&uring.blocking.target, &command).and(Ok(uring.hubs.get()))
+            {
+                Ok(Ok(hub)) => {
+                    *self = match hub.start(device, command, context.waker()) {
+                        Begun::Ended(outcome) => {
+                            count_answer();
+                            return Some(outcome);
+                        }
+                        Begun::Pending(slot) => Self::OnBigRing(hub, slot),
+                        Begun::InLine(device, command, place) => {
+                            Self::InLine(device, command, Line::BigHub(hub, place))
+                        }
+                    };
+                    return None;
                 }
+                Ok(Err(error)) => match without_ring(uring, &error) {
+                    Ok(()) => command,
+                    Err(error) => return Some((command.buffer, Err(error))),
+                },
+                // There is no room for the metadata behind the data: a thread has a buffer for it.
+                Err(_) => command,
             },
         };
         let blocking = device.blocking();
@@ -353,6 +383,13 @@ fn is_anothers_turn() -> bool {
     is_theirs
 }
 
+/// Takes the step down of a device whose futures can have no ring.
+#[cfg(uring)]
+#[cold]
+fn without_ring<W: Wire>(uring: &super::uring::Uring<W>, error: &Error) -> Result<()> {
+    uring.degrade(crate::block::Fallback::PreadAtTimes, &format!("futures can't have a ring ({error})"))
+}
+
 /// What a future ends with.
 fn answer((buffer, result): Outcome) -> Result<Option<AlignedBuffer>, TransferError> {
     match result {
@@ -366,6 +403,8 @@ impl Line {
         match self {
             #[cfg(uring)]
             Self::Hub(hub, place) => hub.leave(*place),
+            #[cfg(nvme)]
+            Self::BigHub(hub, place) => hub.leave(*place),
             Self::Jobs(place) => Jobs::leave(device, *place),
         }
     }
@@ -374,6 +413,8 @@ impl Line {
         match self {
             #[cfg(uring)]
             Self::Hub(hub, place) => hub.give_up(*place),
+            #[cfg(nvme)]
+            Self::BigHub(hub, place) => hub.give_up(*place),
             Self::Jobs(place) => Jobs::give_up(device, *place),
         }
     }
@@ -389,6 +430,11 @@ impl State {
             }
             #[cfg(uring)]
             Self::OnRing(hub, slot) => {
+                hub.abandon(slot);
+                None
+            }
+            #[cfg(nvme)]
+            Self::OnBigRing(hub, slot) => {
                 hub.abandon(slot);
                 None
             }
@@ -421,6 +467,8 @@ impl fmt::Debug for TransferFuture {
             State::InLine(..) => "waits for room",
             #[cfg(uring)]
             State::OnRing(..) => "in flight",
+            #[cfg(nvme)]
+            State::OnBigRing(..) => "in flight",
             State::OnThread(..) => "in flight",
             State::Over => "over",
         };

@@ -37,6 +37,8 @@ pub enum AlignmentFrom {
     Statx,
     /// The disk's logical block size (the ioctl BLKSSZGET).
     BlockSize,
+    /// What NVMe controllers take, where commands are passed through.
+    Controller,
     /// Nobody; a page is enough everywhere.
     Page,
 }
@@ -47,6 +49,7 @@ impl fmt::Display for AlignmentFrom {
             Self::PageCache => "the page cache",
             Self::Statx => "statx",
             Self::BlockSize => "BLKSSZGET",
+            Self::Controller => "the controller",
             Self::Page => "nobody, a page is assumed",
         })
     }

@@ -70,6 +70,8 @@ mod file;
 mod futures;
 mod geometry;
 mod latency;
+#[cfg(nvme)]
+pub mod nvme;
 mod options;
 mod platform;
 mod process;
@@ -80,6 +82,8 @@ mod stats;
 mod target;
 #[cfg(uring)]
 mod uring;
+#[cfg(uring)]
+mod wire;
 mod workers;
 
 use std::fmt;
@@ -262,6 +266,8 @@ enum Picked {
     File(Blocking, Option<Unavailable>),
     #[cfg(uring)]
     Uring(uring::Uring),
+    #[cfg(nvme)]
+    Nvme(uring::Uring<nvme::Passthrough>),
 }
 
 /// Opens `path`: a regular file, a block device, or a link to one.
@@ -293,8 +299,18 @@ pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Device> {
 
 #[cfg(uring)]
 fn open_uring(target: Target, options: &Options) -> Result<Device> {
+    open_on_ring(target, options, Picked::Uring)
+}
+
+/// Makes a device whose transfers go through a ring, as `picked` has them.
+#[cfg(uring)]
+fn open_on_ring<W: wire::Wire>(
+    target: Target,
+    options: &Options,
+    picked: impl FnOnce(uring::Uring<W>) -> Picked,
+) -> Result<Device> {
     match uring::Uring::new(target, options) {
-        Ok(device) => Ok(Device(Arc::new(Picked::Uring(device)))),
+        Ok(device) => Ok(Device(Arc::new(picked(device)))),
         Err(refused) => match *refused {
             (target, uring::Refusal::Unavailable(reason)) => fall_back(target, options, reason),
             (_, uring::Refusal::Forbidden(error)) => Err(error),
@@ -330,6 +346,8 @@ impl Picked {
             Self::File(blocking, _) => blocking,
             #[cfg(uring)]
             Self::Uring(uring) => &uring.blocking,
+            #[cfg(nvme)]
+            Self::Nvme(uring) => &uring.blocking,
         }
     }
 
@@ -380,6 +398,8 @@ impl Device {
             Picked::File(blocking, _) => blocking.run(requests, durability == Durability::Fua),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.run(requests, durability),
+            #[cfg(nvme)]
+            Picked::Nvme(uring) => uring.run(requests, durability),
         }
         target.end(if R::IS_READ { Action::Read } else { Action::Write }, since);
         count(&counters.in_flight, number.wrapping_neg());
@@ -402,6 +422,8 @@ impl Device {
             Picked::File(blocking, _) => blocking.one(&request, offset, durability == Durability::Fua),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.one(request, offset, durability),
+            #[cfg(nvme)]
+            Picked::Nvme(uring) => uring.one(request, offset, durability),
         });
         target.end(action, since);
         if result.is_err() {
@@ -501,6 +523,8 @@ impl BlockDevice for Device {
             Picked::File(..) => Backend::File,
             #[cfg(uring)]
             Picked::Uring(_) => Backend::Uring,
+            #[cfg(nvme)]
+            Picked::Nvme(_) => Backend::Uring,
         }
     }
 
@@ -509,6 +533,8 @@ impl BlockDevice for Device {
             Picked::File(_, reason) => reason.as_ref(),
             #[cfg(uring)]
             Picked::Uring(_) => None,
+            #[cfg(nvme)]
+            Picked::Nvme(_) => None,
         }
     }
 
@@ -518,6 +544,8 @@ impl BlockDevice for Device {
             Picked::File(..) => (false, false, false),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.picked(),
+            #[cfg(nvme)]
+            Picked::Nvme(uring) => uring.picked(),
         };
         Report {
             backend: self.backend(),
@@ -627,6 +655,8 @@ impl BlockDevice for Device {
             Picked::Uring(uring) => {
                 uring.blocking.target.discard(first, blocks, |offset, length| uring.discard(offset, length))
             }
+            #[cfg(nvme)]
+            Picked::Nvme(uring) => uring.blocking.target.discard(first, blocks, |_, _| false),
         }
     }
 
@@ -651,6 +681,8 @@ impl BlockDevice for Device {
             Picked::File(..) => AlignedBuffer::for_transfers(bytes, self.alignment()),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.aligned_buffer(bytes),
+            #[cfg(nvme)]
+            Picked::Nvme(uring) => uring.aligned_buffer(bytes),
         }
     }
 }

@@ -13,7 +13,7 @@ pub enum Backend {
     Auto,
     /// io_uring, or an error that says why not.
     Uring,
-    /// `pread`/`pwrite`.
+    /// `pread`/`pwrite`; `ioctl` where NVMe commands are passed through.
     File,
 }
 

@@ -19,9 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::command::{Action, Command, TransferError, check, refuse};
+#[cfg(nvme)]
+use crate::block::nvme::Passthrough;
 use crate::block::queue::threads::Threads;
 use crate::block::stats::Tally;
 use crate::block::target::Target;
+#[cfg(nvme)]
+use crate::block::wire::Wire as _;
 use crate::block::{AlignedBuffer, Device, Picked};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -94,6 +98,20 @@ enum Lane {
     Threads(Threads),
     #[cfg(uring)]
     Ring(Box<ring::RingLane>),
+    #[cfg(nvme)]
+    Nvme(Box<ring::RingLane<Passthrough>>),
+}
+
+impl Lane {
+    /// Whether flushes can go along with transfers: on a ring that polls a command without data can't (Linux 6.1 dereferences a null
+    /// pointer).
+    fn flushes(&self) -> bool {
+        match self {
+            #[cfg(nvme)]
+            Self::Nvme(lane) => !lane.is_polled(),
+            _ => true,
+        }
+    }
 }
 
 impl Device {
@@ -129,6 +147,11 @@ impl Device {
             #[cfg(uring)]
             Picked::Uring(uring) => match ring::RingLane::new(uring, depth, buffer_size)? {
                 Some(lane) => Lane::Ring(Box::new(lane)),
+                None => Lane::Threads(Threads::new(depth, buffer_size)),
+            },
+            #[cfg(nvme)]
+            Picked::Nvme(uring) => match ring::RingLane::new(uring, depth, buffer_size)? {
+                Some(lane) => Lane::Nvme(Box::new(lane)),
                 None => Lane::Threads(Threads::new(depth, buffer_size)),
             },
         };
@@ -167,6 +190,8 @@ impl Queue {
             Lane::Threads(threads) => threads.buffer(self.target().alignment),
             #[cfg(uring)]
             Lane::Ring(lane) => lane.buffer(),
+            #[cfg(nvme)]
+            Lane::Nvme(lane) => lane.buffer(),
         }
     }
 
@@ -211,14 +236,21 @@ impl Queue {
             return Err(self.full());
         }
         let mut command = Command::flush(user_data);
-        if self.target().read_only {
+        let result = match self.lane.flushes() && self.target().may_need_flush() {
+            true => None,
+            // There is nothing to do, or it can't be done on the way of the others.
+            false => Some(if self.target().read_only { Ok(()) } else { self.target().sync() }),
+        };
+        if let Some(result) = result {
             command.since = self.target().begin();
             self.in_flight += 1;
-            self.ready.push_back((command, Ok(())));
+            self.ready.push_back((command, result));
             match &self.lane {
                 Lane::Threads(threads) => threads.tell(),
                 #[cfg(uring)]
                 Lane::Ring(lane) => lane.tell(),
+                #[cfg(nvme)]
+                Lane::Nvme(lane) => lane.tell(),
             }
         } else {
             self.start(command)?;
@@ -257,7 +289,9 @@ impl Queue {
         match &mut self.lane {
             Lane::Threads(threads) => threads.start(command)?,
             #[cfg(uring)]
-            Lane::Ring(lane) => lane.start(command)?,
+            Lane::Ring(lane) => lane.start(self.device.target(), command)?,
+            #[cfg(nvme)]
+            Lane::Nvme(lane) => lane.start(self.device.target(), command)?,
         }
         self.in_flight += 1;
         self.tally.start(action, bytes);
@@ -304,6 +338,8 @@ impl Queue {
             }
             #[cfg(uring)]
             Lane::Ring(lane) => lane.submit(count.saturating_sub(self.ready.len()) as u32, limit),
+            #[cfg(nvme)]
+            Lane::Nvme(lane) => lane.submit(count.saturating_sub(self.ready.len()) as u32, limit),
         }
     }
 
@@ -326,6 +362,16 @@ impl Queue {
                 let (command, result) = lane.next()?;
                 // By value, and apart: what is whole need not be in memory in between.
                 if command.is_whole(result) {
+                    return Some(self.completed(command, Ok(())));
+                }
+                if let Some((command, result)) = lane.go_on(&self.device, command, result) {
+                    return Some(self.give_out(command, result));
+                }
+            },
+            #[cfg(nvme)]
+            Lane::Nvme(lane) => loop {
+                let (command, result) = lane.next()?;
+                if Passthrough::is_whole(self.device.target(), &command, result) {
                     return Some(self.completed(command, Ok(())));
                 }
                 if let Some((command, result)) = lane.go_on(&self.device, command, result) {
@@ -387,6 +433,8 @@ impl Queue {
             Lane::Threads(threads) => threads.completion_fd(),
             #[cfg(uring)]
             Lane::Ring(lane) => lane.completion_fd(),
+            #[cfg(nvme)]
+            Lane::Nvme(lane) => lane.completion_fd(),
         }
     }
 

@@ -10,7 +10,8 @@ use crate::block::{Backend, Capabilities, Geometry};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fallback {
-    /// `pread`/`pwrite`, since there is no ring to be had. Forbidding it is [`Backend::Uring`].
+    /// `pread`/`pwrite`, since there is no ring to be had; `ioctl` where NVMe commands are passed through. Forbidding it is
+    /// [`Backend::Uring`].
     Pread,
     /// The page cache, since the file system refuses O_DIRECT, or wants larger blocks for it.
     PageCache,
@@ -22,7 +23,7 @@ pub enum Fallback {
     UnregisteredBuffers,
     /// A ring that threads share, for a thread that got none of its own.
     SharedRing,
-    /// `pread`/`pwrite` for some of the transfers of a device on io_uring.
+    /// `pread`/`pwrite`, or `ioctl`, for some of the transfers of a device on io_uring.
     PreadAtTimes,
 }
 
@@ -33,8 +34,9 @@ impl Fallback {
     }
 
     /// What is done.
-    pub(super) fn consequence(self) -> &'static str {
+    pub(super) fn consequence(self, is_passthrough: bool) -> &'static str {
         match self {
+            Self::Pread | Self::PreadAtTimes if is_passthrough => "passing commands by ioctl",
             Self::Pread | Self::PreadAtTimes => "using pread/pwrite",
             Self::PageCache => "going through the page cache",
             Self::Interrupts => "waiting for interrupts",

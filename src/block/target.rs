@@ -10,6 +10,8 @@ use crate::block::command::Action;
 #[cfg(all(test, unix))]
 use crate::block::faults::platform as sys;
 use crate::block::latency::Clock;
+#[cfg(nvme)]
+use crate::block::nvme::Namespace;
 #[cfg(not(all(test, unix)))]
 use crate::block::platform as sys;
 use crate::block::platform::{Access, Clear};
@@ -66,6 +68,33 @@ pub(crate) struct Target {
     cache_rests_for: AtomicU32,
     /// The process that holds the lock: the lock is one with a forked child's, which must not release it.
     locked_by: Option<u32>,
+    /// Where the file is the way to a namespace, to which everything is a command.
+    #[cfg(nvme)]
+    pub(crate) namespace: Option<Box<Namespace>>,
+}
+
+/// What a target is over.
+#[cfg(any(nvme, all(test, unix)))]
+pub(crate) struct Below {
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
+    pub(crate) claim: Option<File>,
+    pub(crate) geometry: Geometry,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) locked_by: Option<u32>,
+    #[cfg(nvme)]
+    pub(crate) namespace: Option<Box<Namespace>>,
+}
+
+#[cfg(any(nvme, all(test, unix)))]
+impl Below {
+    fn is_namespace(&self) -> bool {
+        #[cfg(nvme)]
+        let is_namespace = self.namespace.is_some();
+        #[cfg(not(nvme))]
+        let is_namespace = false;
+        is_namespace
+    }
 }
 
 impl Target {
@@ -85,7 +114,7 @@ impl Target {
             Err(error) => return Err(Error::from_io(error, format_args!("open {name}"))),
         }
 
-        let steps = Steps { forbidden: options.forbidden, taken: Mutex::default() };
+        let steps = Steps::new(options, false);
         let (file, mut direct) = match open_file(path, options, created, &steps) {
             // Somebody made it in the meantime.
             Err(error) if created && error.kind() == ErrorKind::AlreadyExists => {
@@ -203,16 +232,37 @@ impl Target {
             zeroing_refused: AtomicU8::new(0),
             cache_rests_for: AtomicU32::new(rest_of_cache(*direct, options)),
             locked_by: options.exclusive.then(std::process::id),
+            #[cfg(nvme)]
+            namespace: None,
         })
     }
 
     /// Over a file of which it is known what it is like.
     #[cfg(all(test, unix))]
     pub(crate) fn over(file: File, geometry: Geometry, options: &Options) -> Self {
-        Self {
+        let below = Below {
             path: PathBuf::from("disk"),
             file,
-            _claim: None,
+            claim: None,
+            geometry,
+            capabilities: Capabilities { write: true, discard: true, resize: false, native_fua: true },
+            locked_by: None,
+            #[cfg(nvme)]
+            namespace: None,
+        };
+        Self::of(below, options)
+    }
+
+    /// Over something of which all is known; nothing is checked.
+    #[cfg(any(nvme, all(test, unix)))]
+    pub(crate) fn of(below: Below, options: &Options) -> Self {
+        let geometry = below.geometry;
+        let is_past_cache = options.direct || below.is_namespace();
+        let steps = Steps::new(options, below.is_namespace());
+        Self {
+            path: below.path,
+            file: below.file,
+            _claim: below.claim,
             block_size: options.block_size,
             block_count: AtomicU64::new(geometry.bytes / u64::from(options.block_size)),
             alignment: geometry.memory_alignment as usize,
@@ -220,13 +270,15 @@ impl Target {
             read_only: options.read_only,
             queue_depth: options.queue_depth,
             geometry,
-            capabilities: Capabilities { write: true, discard: true, resize: false, native_fua: true },
+            capabilities: below.capabilities,
             counters: Counters::default(),
-            clock: None,
-            steps: Steps { forbidden: options.forbidden, taken: Mutex::default() },
+            clock: options.measure_latency.then(Clock::new),
+            steps,
             zeroing_refused: AtomicU8::new(0),
-            cache_rests_for: AtomicU32::new(rest_of_cache(options.direct, options)),
-            locked_by: None,
+            cache_rests_for: AtomicU32::new(rest_of_cache(is_past_cache, options)),
+            locked_by: below.locked_by,
+            #[cfg(nvme)]
+            namespace: below.namespace,
         }
     }
 
@@ -356,9 +408,27 @@ impl Target {
         }
     }
 
-    fn place(&self, operation: &str, offset: u64) -> String {
+    pub(crate) fn place(&self, operation: &str, offset: u64) -> String {
         let block = offset / u64::from(self.block_size);
         format!("{operation} of block {block} (offset {offset}) of {}", self.path.display())
+    }
+
+    /// Whether blocks are written one after the other, and in no other order.
+    pub(crate) fn is_zoned(&self) -> bool {
+        #[cfg(nvme)]
+        let is_zoned = self.namespace.as_ref().is_some_and(|namespace| namespace.is_zoned());
+        #[cfg(not(nvme))]
+        let is_zoned = false;
+        is_zoned
+    }
+
+    /// Whether a flush has something to do.
+    pub(crate) fn may_need_flush(&self) -> bool {
+        #[cfg(nvme)]
+        let has_cache = self.namespace.as_ref().is_none_or(|namespace| namespace.has_write_cache());
+        #[cfg(not(nvme))]
+        let has_cache = true;
+        has_cache && !self.read_only
     }
 
     /// What offsets and lengths of transfers must be multiples of, in bytes.
@@ -379,6 +449,10 @@ impl Target {
     pub(crate) fn pread(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         if !self.is_aligned(buffer.as_ptr()) {
             return Ok(0);
+        }
+        #[cfg(nvme)]
+        if let Some(namespace) = &self.namespace {
+            return namespace.read(self, buffer, offset);
         }
         match sys::pread(&self.file, buffer, offset) {
             Ok(moved) if moved == buffer.len() => Ok(moved),
@@ -434,6 +508,10 @@ impl Target {
     pub(crate) fn pwrite(&self, data: &[u8], offset: u64, durable: bool) -> Result<usize> {
         if !self.is_aligned(data.as_ptr()) {
             return Ok(0);
+        }
+        #[cfg(nvme)]
+        if let Some(namespace) = &self.namespace {
+            return namespace.write(self, data, offset, durable);
         }
         match self.pwrite_once(data, offset, durable) {
             Ok(moved) if moved == data.len() => Ok(moved),
@@ -491,6 +569,10 @@ impl Target {
 
     /// As [`Target::flush`], for one that is counted already.
     pub(crate) fn sync(&self) -> Result<()> {
+        #[cfg(nvme)]
+        if let Some(namespace) = &self.namespace {
+            return namespace.flush(self);
+        }
         sys::flush(&self.file).map_err(|error| self.flush_error(error))
     }
 
@@ -513,6 +595,10 @@ impl Target {
             return Err(unsupported());
         }
         count(&self.counters.clears, 1);
+        #[cfg(nvme)]
+        if let Some(namespace) = &self.namespace {
+            return namespace.deallocate(self, offset, blocks * u64::from(self.block_size));
+        }
         let is_done = self.geometry.is_disk && blocks != 0 && command(offset, blocks * u64::from(self.block_size));
         if is_done {
             return Ok(());
@@ -530,6 +616,13 @@ impl Target {
         self.check_writable("write zeroes", first)?;
         let mut offset = self.check_range("write zeroes", first, blocks)?;
         count(&self.counters.clears, 1);
+        #[cfg(nvme)]
+        if let Some(namespace) = &self.namespace {
+            if namespace.write_zeroes(self, offset, blocks * u64::from(self.block_size))? {
+                return Ok(());
+            }
+            self.zeroing_refused.store(u8::MAX, Ordering::Relaxed);
+        }
         let ways = ZEROING[usize::from(self.geometry.is_disk)];
         let refused = usize::from(self.zeroing_refused.load(Ordering::Relaxed));
         for (index, how) in ways.iter().enumerate().skip(refused) {
@@ -588,8 +681,16 @@ impl Target {
     /// Asks for the size again.
     pub(crate) fn rescan(&self) -> Result<u64> {
         let name = self.path.display();
-        let bytes =
-            sys::size(&self.file).map_err(|error| Error::from_io(error, format_args!("read the size of {name}")))?;
+        #[cfg(nvme)]
+        let namespace_bytes = self.namespace.as_ref().map(|namespace| namespace.size(self)).transpose()?;
+        #[cfg(not(nvme))]
+        let namespace_bytes = None;
+        let bytes = match namespace_bytes {
+            Some(bytes) => bytes,
+            None => {
+                sys::size(&self.file).map_err(|error| Error::from_io(error, format_args!("read the size of {name}")))?
+            }
+        };
         let blocks = bytes / u64::from(self.block_size);
         let before = self.block_count.swap(blocks, Ordering::Relaxed);
         if before != blocks {
@@ -614,7 +715,7 @@ fn rest_of_cache(direct: bool, options: &Options) -> u32 {
     if direct || options.sqpoll.is_some() { NEVER } else { 0 }
 }
 
-fn check_options(options: &Options) -> Result<()> {
+pub(crate) fn check_options(options: &Options) -> Result<()> {
     let invalid = |message: String| Err(Error::new(ErrorKind::InvalidInput, message));
     if !options.block_size.is_power_of_two() || !BLOCK_SIZES.contains(&options.block_size) {
         return invalid(format!(
@@ -681,7 +782,7 @@ fn open_file(path: &Path, options: &Options, create: bool, steps: &Steps) -> Res
     Ok((file, direct))
 }
 
-fn in_use(path: &Path, error: io::Error) -> Error {
+pub(crate) fn in_use(path: &Path, error: io::Error) -> Error {
     if !sys::is_in_use(&error) {
         return Error::from_io(error, format_args!("lock {}", path.display()));
     }
@@ -694,10 +795,15 @@ fn in_use(path: &Path, error: io::Error) -> Error {
 #[derive(Debug)]
 pub(crate) struct Steps {
     forbidden: u8,
+    is_passthrough: bool,
     taken: Mutex<Vec<Degraded>>,
 }
 
 impl Steps {
+    pub(crate) fn new(options: &Options, is_passthrough: bool) -> Self {
+        Self { forbidden: options.forbidden, is_passthrough, taken: Mutex::default() }
+    }
+
     /// Takes a step down for the reason that `what` says: keeps and logs it, the first time. Where it is forbidden it is an
     /// error instead.
     #[cold]
@@ -706,12 +812,12 @@ impl Steps {
             let message = format!(
                 "{}: {what}; to go on without ({}) is forbidden by Options::forbid(Fallback::{fallback:?}). To do: {}",
                 path.display(),
-                fallback.consequence(),
+                fallback.consequence(self.is_passthrough),
                 fallback.remedy()
             );
             return Err(Error::new(ErrorKind::Degraded, message));
         }
-        let sentence = format!("{what}; {}", fallback.consequence());
+        let sentence = format!("{what}; {}", fallback.consequence(self.is_passthrough));
         let degraded = Degraded { fallback, sentence };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.contains(&degraded) {

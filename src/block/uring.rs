@@ -27,21 +27,19 @@ use crate::block::futures::hub::HubsOfProcess;
 use crate::block::request::Request;
 use crate::block::stats::count;
 use crate::block::target::{Setbacks, Target as Opened};
+use crate::block::wire::{self, Plain, Wire};
 use crate::block::{AlignedBuffer, Durability, Fallback, Options, ReadRequest, WriteRequest};
-use crate::core::{Core, Operation, Target, transfer_opcode};
+use crate::core::{Core, Operation, Target};
+use crate::entries::Entries;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
 use crate::raw_ring::is_passing;
 use crate::shared::SharedRing;
-use crate::table::{Held, Ticket};
+use crate::table::{Held, NoBuffers, Ticket};
 use crate::thread_rings::{PoolGivenUp, Refused, RingKind, ThreadRings};
 use crate::{Unavailable, available};
 use liburing_sys as sys;
 
-/// Longest piece, in bytes: a multiple of every block size.
-const LONGEST_PIECE: usize = 1 << 20;
-/// Smallest slot of the pool.
-const SMALLEST_SLOT: usize = 4096;
 /// What it means that a ring that polls refuses a transfer.
 const NO_POLLING: &str = "the target has no queues for it";
 /// How often the kernel may give back a part that it did not begin.
@@ -55,7 +53,7 @@ const LAST_RESORT: Duration = Duration::from_secs(60);
 
 /// What a device on io_uring has.
 #[derive(Debug)]
-pub(super) struct Uring {
+pub(super) struct Uring<W: Wire = Plain> {
     pub(super) blocking: Blocking,
     sqpoll: Option<Duration>,
     /// Completions are polled for; off for good when the target turns out not to be able to.
@@ -64,11 +62,11 @@ pub(super) struct Uring {
     /// After the pool.
     _pool_given_up: PoolGivenUp,
     /// After the pool, too.
-    pub(super) hubs: HubsOfProcess,
+    pub(super) hubs: HubsOfProcess<W>,
     /// Counts the leases of the pool that are lent out as buffers.
     lent: Arc<()>,
     /// For threads that can get no ring of their own, and the same without polling.
-    shared: [Option<Arc<SharedRing>>; 2],
+    shared: [Option<Arc<SharedRing<W::Entries>>>; 2],
     /// The pool could not be registered on a ring, and is not tried on others.
     unregistered: AtomicBool,
     /// Buffers can be had from another ring (liburing 2.8, Linux 6.12).
@@ -80,7 +78,7 @@ pub(super) struct Uring {
     rests_until: AtomicU64,
 }
 
-impl Uring {
+impl<W: Wire> Uring<W> {
     /// Makes a ring and reads through it; where that does not work, gives the target back with the reason.
     pub(super) fn new(target: Opened, options: &Options) -> Result<Self, Box<(Opened, Refusal)>> {
         match available() {
@@ -91,9 +89,7 @@ impl Uring {
 
     /// As [`Uring::new`], where io_uring is to be had.
     pub(super) fn over(target: Opened, options: &Options) -> Result<Self, Box<(Opened, Refusal)>> {
-        let slot_size = SMALLEST_SLOT.max(target.block_size as usize);
-        let slots = u32::try_from(options.pool_size / slot_size).unwrap_or(u32::MAX - 1).max(1);
-        let pool = match Pool::new(slots, slot_size) {
+        let pool = match W::pool(&target, options.pool_size) {
             Ok(pool) => pool,
             Err(error) => return Err(Box::new((target, Refusal::Unavailable(Unavailable::other(&error))))),
         };
@@ -124,7 +120,7 @@ impl Uring {
             self.stop_polling("it needs O_DIRECT")?;
         }
         if self.sqpoll.is_some() {
-            if let Err(error) = ThreadRings::shared_of_kind(self.kind()) {
+            if let Err(error) = ThreadRings::shared_of_kind::<W::Entries>(self.kind()) {
                 self.sqpoll = None;
                 let what = format!("there is no kernel thread for submissions ({error})");
                 self.degrade(Fallback::SystemCalls, &what)?;
@@ -143,7 +139,7 @@ impl Uring {
         Ok(probed?)
     }
 
-    fn shared_ring(&self) -> Result<Option<Arc<SharedRing>>> {
+    fn shared_ring(&self) -> Result<Option<Arc<SharedRing<W::Entries>>>> {
         match ThreadRings::shared_of_kind(self.kind()) {
             Ok(ring) => Ok(Some(ring)),
             Err(error) => {
@@ -175,7 +171,7 @@ impl Uring {
 
     /// Reads the first block through a ring. What `pread` reports as well is no failure of the ring.
     fn probe(&self) -> Result<()> {
-        let lane = |lane: &mut Lane<'_>| -> Result<()> {
+        let lane = |lane: &mut Lane<'_, W::Entries>| -> Result<()> {
             let target = &self.blocking.target;
             if target.block_count() == 0 {
                 return lane.with(|_| ());
@@ -199,7 +195,7 @@ impl Uring {
     }
 
     /// Works on this thread's ring, or on the shared one.
-    fn on_a_ring<R>(&self, work: impl FnOnce(&mut Lane<'_>) -> Result<R>) -> Result<R> {
+    fn on_a_ring<R>(&self, work: impl FnOnce(&mut Lane<'_, W::Entries>) -> Result<R>) -> Result<R> {
         let mut work = Some(work);
         // Reported only when the ring is let go of: a logger is somebody else's code.
         let mut unregistered = None;
@@ -249,7 +245,7 @@ impl Uring {
     /// Registers the pool on a ring that has not got it yet; an error means that it goes without. Not called with the shared
     /// ring locked.
     #[inline]
-    pub(super) fn register<B>(&self, core: &mut Core<B>) -> Option<Error> {
+    pub(super) fn register<B, E: Entries>(&self, core: &mut Core<B, E>) -> Option<Error> {
         if self.is_registered(core) || self.clone_registered(core) {
             return None;
         }
@@ -257,20 +253,20 @@ impl Uring {
     }
 
     /// As [`Uring::register`], on the ring that threads share.
-    fn register_shared(&self, core: &mut Core) -> Option<Error> {
+    fn register_shared(&self, core: &mut Core<NoBuffers, W::Entries>) -> Option<Error> {
         if self.is_registered(core) { None } else { core.register_pool(&self.pool).err() }
     }
 
     /// Whether there is nothing to be registered, or it was tried.
     #[inline]
-    fn is_registered<B>(&self, core: &Core<B>) -> bool {
+    fn is_registered<B, E: Entries>(&self, core: &Core<B, E>) -> bool {
         self.unregistered.load(Ordering::Relaxed) || core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some()
     }
 
     /// Has a ring that has no buffers share those of the ring that threads share: so they are pinned, and count as locked memory,
     /// once for all threads. Whether the pool is among them.
     #[cold]
-    fn clone_registered<B>(&self, core: &mut Core<B>) -> bool {
+    fn clone_registered<B, E: Entries>(&self, core: &mut Core<B, E>) -> bool {
         if !self.clones.load(Ordering::Relaxed) || core.has_buffer_table() {
             return false;
         }
@@ -319,7 +315,7 @@ impl Uring {
     /// memory still has something to pass through.
     pub(super) fn aligned_buffer(&self, bytes: usize) -> Result<AlignedBuffer> {
         let lent = Arc::strong_count(&self.lent) - 1;
-        let may_lend = (1..=self.pool.slot_size()).contains(&bytes) && lent < self.pool.slots() as usize / 2;
+        let may_lend = (1..=self.longest_in_slot()).contains(&bytes) && lent < self.pool.slots() as usize / 2;
         match may_lend.then(|| self.pool.lease()).flatten() {
             Some(mut buf) => {
                 buf[..bytes].fill(0);
@@ -336,8 +332,9 @@ impl Uring {
         if self.is_cached(&mut request, offset) {
             return Ok(());
         }
-        let is_short = request.len() <= self.longest(request.address()).min(LONGEST_PIECE);
-        if is_short && self.blocking.target.is_aligned(request.address()) && !self.is_resting() {
+        let target = &self.blocking.target;
+        let is_short = request.len() <= W::longest(target, request.address());
+        if is_short && W::takes(target, request.address()) && !self.is_resting() {
             let done = ThreadRings::with_kind(self.kind(), self.blocking.target.queue_depth, |ring| {
                 self.one_on(ring.core(), &mut request, offset, durability)
             });
@@ -370,82 +367,26 @@ impl Uring {
     }
 
     /// Whether it is done; where it is not, nothing is in flight, and the request has a result or is to be carried out anew.
-    fn one_on<R: Request>(&self, core: &mut Core, request: &mut R, offset: u64, durability: Durability) -> bool {
+    #[inline]
+    fn one_on<R: Request>(
+        &self,
+        core: &mut Core<NoBuffers, W::Entries>,
+        request: &mut R,
+        offset: u64,
+        durability: Durability,
+    ) -> bool {
         let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
         if !is_registered && !self.unregistered.load(Ordering::Relaxed) {
             return false;
         }
         let (memory, length) = (request.address(), request.len());
         let chunk = self.pool.memory.chunk_of(memory, length);
-        let operation = self.operation::<R>(core, memory, chunk, length, offset, durability);
-        let started = core.start_borrowed(self.blocking.target.file.as_raw_fd(), operation);
-        let Some(ticket) = started else { return false };
+        let piece = self.piece::<R, _>(core, memory, chunk, length, offset, durability);
+        let Some(ticket) = W::start_borrowed(core, &self.blocking.target, piece) else { return false };
         let ended = if core.submit_and_wait(1).is_ok() { core.take_borrowed(ticket) } else { None };
+        let ended = ended.map(|result| W::moved(result, length));
         // All of it, at once.
         ended == Some(length as i32) || self.finish_one(core, request, ticket, ended, durability)
-    }
-
-    /// Writes one run, and flushes: what is aligned and short enough, by two entries that are linked. The kernel begins the flush
-    /// by itself when all of the run is written, and not where it is not.
-    pub(super) fn barrier(&self, mut request: WriteRequest<'_>, offset: u64) -> Result<()> {
-        let is_short = request.len() <= LONGEST_PIECE && self.blocking.target.is_aligned(request.address());
-        if is_short && !self.polls() && !self.is_resting() {
-            let done = ThreadRings::with_kind(self.kind(), self.blocking.target.queue_depth, |ring| {
-                self.barrier_on(ring.core(), &mut request, offset)
-            });
-            if let Ok(Some(flushed)) = done {
-                return self.flushed(flushed);
-            }
-        }
-        let written = self.one_anyhow(request, Durability::Cached);
-        // A flush that fails is not counted: it is no transfer.
-        written.inspect_err(|_| count(&self.blocking.target.counters.failures, 1))?;
-        self.flushed(-libc::ECANCELED)
-    }
-
-    /// What the kernel says of a flush behind a write that was done, where the flush is done; where it is not, nothing is in
-    /// flight, and the request has a result or is to be carried out anew.
-    fn barrier_on(&self, core: &mut Core, request: &mut WriteRequest<'_>, offset: u64) -> Option<i32> {
-        let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
-        if !is_registered && !self.unregistered.load(Ordering::Relaxed) {
-            return None;
-        }
-        let (memory, length) = (request.address(), request.len());
-        let chunk = self.pool.memory.chunk_of(memory, length);
-        let write = self.operation::<WriteRequest<'_>>(core, memory, chunk, length, offset, Durability::Cached);
-        let flush = Operation { operation_flags: sys::IORING_FSYNC_DATASYNC, ..Operation::new(sys::IORING_OP_FSYNC) };
-        let descriptor = || Target::descriptor(self.blocking.target.file.as_raw_fd());
-        core.begin_chain(sys::IOSQE_IO_LINK as u8);
-        let write = core.start(descriptor(), write, Held::Borrowed);
-        let flush = write.as_ref().ok().map(|_| core.start(descriptor(), flush, Held::Nothing));
-        let (Ok(write), Some(Ok(flush))) = (write, flush) else {
-            core.abandon_chain(|_| ());
-            return None;
-        };
-        core.end_chain();
-        let (written, flushed) = (self.wait_for(core, write), self.wait_for(core, flush));
-        if written == length as i32 {
-            return Some(flushed);
-        }
-        // The flush was not begun.
-        self.finish_one(core, request, write, Some(written), Durability::Cached).then_some(-libc::ECANCELED)
-    }
-
-    /// Looks at what the kernel said of a linked flush.
-    fn flushed(&self, result: i32) -> Result<()> {
-        let target = &self.blocking.target;
-        count(&target.counters.flushes, 1);
-        match -result {
-            0 => Ok(()),
-            // It was not begun, or rings can't flush this file.
-            libc::ECANCELED | libc::EOPNOTSUPP | libc::EINVAL => target.sync(),
-            libc::EINTR | libc::EAGAIN | libc::EBUSY => {
-                count(&target.counters.retries, 1);
-                target.sync()
-            }
-            // No second try: the kernel tells of data that it lost once.
-            errno => Err(target.flush_error(std::io::Error::from_raw_os_error(errno))),
-        }
     }
 
     /// Waits for a request that was started, and goes on with what is left of it.
@@ -453,7 +394,7 @@ impl Uring {
     #[inline(never)]
     fn finish_one<R: Request>(
         &self,
-        core: &mut Core,
+        core: &mut Core<NoBuffers, W::Entries>,
         request: &mut R,
         ticket: Ticket,
         ended: Option<i32>,
@@ -472,26 +413,19 @@ impl Uring {
         is_over && request.result().is_none()
     }
 
-    /// The entry of a transfer; `chunk` is that of the pool which the memory is in.
+    /// A piece of a transfer; `chunk` is that of the pool which the memory is in.
     #[inline]
-    fn operation<R: Request>(
+    fn piece<R: Request, E: Entries>(
         &self,
-        core: &Core,
-        memory: *mut u8,
+        core: &Core<NoBuffers, E>,
+        address: *mut u8,
         chunk: Option<u32>,
         length: usize,
         offset: u64,
         durability: Durability,
-    ) -> Operation {
+    ) -> wire::Piece {
         let buffer = chunk.and_then(|chunk| core.buffer_of(Arc::as_ptr(&self.pool.memory), chunk));
-        Operation {
-            address: memory.expose_provenance() as u64,
-            length: length as u32,
-            offset,
-            buffer: buffer.unwrap_or(0),
-            operation_flags: if durability == Durability::Fua { libc::RWF_DSYNC as u32 } else { 0 },
-            ..Operation::new(transfer_opcode(R::IS_READ, buffer.is_some()))
-        }
+        wire::Piece { is_read: R::IS_READ, address, length, offset, durability, buffer }
     }
 
     /// Carries out every request that has no result.
@@ -519,7 +453,7 @@ impl Uring {
         }
     }
 
-    fn run_on_rings<R: Request>(&self, transfer: &mut Transfer<'_, R>) -> Result<()> {
+    fn run_on_rings<R: Request>(&self, transfer: &mut Transfer<'_, R, W>) -> Result<()> {
         let mut outcome = self.on_a_ring(|lane| transfer.drive(lane));
         if mem::take(&mut transfer.polling_refused) {
             if self.polls() {
@@ -562,6 +496,33 @@ impl Uring {
         Ok(())
     }
 
+    /// How many leases are to be had, of how many.
+    #[cfg(test)]
+    pub(super) fn leases(&self) -> (usize, usize) {
+        let leases: Vec<_> = std::iter::from_fn(|| self.pool.lease()).collect();
+        (leases.len(), self.pool.slots() as usize)
+    }
+
+    /// Uses io_uring again, however long it was to be left alone. Whether it was.
+    #[cfg(test)]
+    pub(super) fn end_rest(&self) -> bool {
+        self.rests_until.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// The longest part that can be transferred at once to or from `address`, in bytes.
+    #[inline]
+    fn longest(&self, address: *mut u8) -> usize {
+        let target = &self.blocking.target;
+        if W::takes(target, address) { W::longest(target, address) } else { self.longest_in_slot() }
+    }
+
+    /// The longest part that passes through a lease, in bytes.
+    fn longest_in_slot(&self) -> usize {
+        W::longest_in(&self.blocking.target, self.pool.slot_size())
+    }
+}
+
+impl Uring {
     /// Discards a range of a disk by a command, for which the kernel blocks no thread. `false` where that can't be had, or
     /// fails: the system calls can do the same again, and tell why they can't.
     pub(super) fn discard(&self, offset: u64, length: u64) -> bool {
@@ -615,23 +576,72 @@ impl Uring {
             }
         }
     }
+}
 
-    /// How many leases are to be had, of how many.
-    #[cfg(test)]
-    pub(super) fn leases(&self) -> (usize, usize) {
-        let leases: Vec<_> = std::iter::from_fn(|| self.pool.lease()).collect();
-        (leases.len(), self.pool.slots() as usize)
+impl Uring {
+    /// Writes one run, and flushes: what is aligned and short enough, by two entries that are linked. The kernel begins the flush
+    /// by itself when all of the run is written, and not where it is not.
+    pub(super) fn barrier(&self, mut request: WriteRequest<'_>, offset: u64) -> Result<()> {
+        let target = &self.blocking.target;
+        let is_short = request.len() <= Plain::longest(target, request.address());
+        let is_short = is_short && Plain::takes(target, request.address());
+        if is_short && !self.polls() && !self.is_resting() {
+            let done = ThreadRings::with_kind(self.kind(), self.blocking.target.queue_depth, |ring| {
+                self.barrier_on(ring.core(), &mut request, offset)
+            });
+            if let Ok(Some(flushed)) = done {
+                return self.flushed(flushed);
+            }
+        }
+        let written = self.one_anyhow(request, Durability::Cached);
+        // A flush that fails is not counted: it is no transfer.
+        written.inspect_err(|_| count(&self.blocking.target.counters.failures, 1))?;
+        self.flushed(-libc::ECANCELED)
     }
 
-    /// Uses io_uring again, however long it was to be left alone. Whether it was.
-    #[cfg(test)]
-    pub(super) fn end_rest(&self) -> bool {
-        self.rests_until.swap(0, Ordering::Relaxed) != 0
+    /// What the kernel says of a flush behind a write that was done, where the flush is done; where it is not, nothing is in
+    /// flight, and the request has a result or is to be carried out anew.
+    fn barrier_on(&self, core: &mut Core, request: &mut WriteRequest<'_>, offset: u64) -> Option<i32> {
+        let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
+        if !is_registered && !self.unregistered.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (memory, length) = (request.address(), request.len());
+        let chunk = self.pool.memory.chunk_of(memory, length);
+        let piece = self.piece::<WriteRequest<'_>, _>(core, memory, chunk, length, offset, Durability::Cached);
+        let flush = Operation { operation_flags: sys::IORING_FSYNC_DATASYNC, ..Operation::new(sys::IORING_OP_FSYNC) };
+        let descriptor = || Target::descriptor(self.blocking.target.file.as_raw_fd());
+        core.begin_chain(sys::IOSQE_IO_LINK as u8);
+        let write = core.start(descriptor(), Plain::operation(piece), Held::Borrowed);
+        let flush = write.as_ref().ok().map(|_| core.start(descriptor(), flush, Held::Nothing));
+        let (Ok(write), Some(Ok(flush))) = (write, flush) else {
+            core.abandon_chain(|_| ());
+            return None;
+        };
+        core.end_chain();
+        let (written, flushed) = (self.wait_for(core, write), self.wait_for(core, flush));
+        if written == length as i32 {
+            return Some(flushed);
+        }
+        // The flush was not begun.
+        self.finish_one(core, request, write, Some(written), Durability::Cached).then_some(-libc::ECANCELED)
     }
 
-    /// The longest part that can be transferred at once to or from `address`, in bytes.
-    fn longest(&self, address: *mut u8) -> usize {
-        if self.blocking.target.is_aligned(address) { LONGEST_PIECE } else { self.pool.slot_size() }
+    /// Looks at what the kernel said of a linked flush.
+    fn flushed(&self, result: i32) -> Result<()> {
+        let target = &self.blocking.target;
+        count(&target.counters.flushes, 1);
+        match -result {
+            0 => Ok(()),
+            // It was not begun, or rings can't flush this file.
+            libc::ECANCELED | libc::EOPNOTSUPP | libc::EINVAL => target.sync(),
+            libc::EINTR | libc::EAGAIN | libc::EBUSY => {
+                count(&target.counters.retries, 1);
+                target.sync()
+            }
+            // No second try: the kernel tells of data that it lost once.
+            errno => Err(target.flush_error(std::io::Error::from_raw_os_error(errno))),
+        }
     }
 }
 
@@ -654,13 +664,13 @@ impl From<Error> for Refusal {
 }
 
 /// The ring that a transfer goes through.
-enum Lane<'a> {
-    Own(&'a mut Core),
-    Shared(&'a SharedRing),
+enum Lane<'a, E: Entries> {
+    Own(&'a mut Core<NoBuffers, E>),
+    Shared(&'a SharedRing<E>),
 }
 
-impl Lane<'_> {
-    fn with<R>(&mut self, work: impl FnOnce(&mut Core) -> R) -> Result<R> {
+impl<E: Entries> Lane<'_, E> {
+    fn with<R>(&mut self, work: impl FnOnce(&mut Core<NoBuffers, E>) -> R) -> Result<R> {
         match self {
             Lane::Own(core) => core.check_usable().map(|()| work(core)),
             Lane::Shared(ring) => ring.with(work),
@@ -699,7 +709,7 @@ impl Lane<'_> {
 }
 
 /// Whether a piece has ended and can be taken.
-fn any_done(core: &Core, pieces: &[Piece]) -> bool {
+fn any_done<E: Entries>(core: &Core<NoBuffers, E>, pieces: &[Piece]) -> bool {
     pieces.iter().any(|piece| core.is_done(piece.ticket))
 }
 
@@ -732,8 +742,8 @@ thread_local! {
 }
 
 /// The requests of one call on their way.
-struct Transfer<'a, R: Request> {
-    device: &'a Uring,
+struct Transfer<'a, R: Request, W: Wire> {
+    device: &'a Uring<W>,
     requests: &'a mut [R],
     pieces: Vec<Piece>,
     /// Parts to be tried again, before any new one.
@@ -753,8 +763,8 @@ struct Transfer<'a, R: Request> {
 /// There is no room on the ring, or no lease: some of what is in flight has to end first.
 struct NoRoom;
 
-impl<'a, R: Request> Transfer<'a, R> {
-    fn new(device: &'a Uring, requests: &'a mut [R], durability: Durability) -> Self {
+impl<'a, R: Request, W: Wire> Transfer<'a, R, W> {
+    fn new(device: &'a Uring<W>, requests: &'a mut [R], durability: Durability) -> Self {
         let next = Part { request: 0, position: 0, length: 0, tries: 0 };
         let pieces = SCRATCH.try_with(Cell::take).unwrap_or_default();
         Self {
@@ -803,8 +813,8 @@ impl<'a, R: Request> Transfer<'a, R> {
 
     /// Carries everything out. An error means that the ring failed; then nothing is in flight, and what is left to do is in
     /// `again` and `next`.
-    fn drive(&mut self, lane: &mut Lane<'_>) -> Result<()> {
-        let depth = self.device.blocking.target.queue_depth as usize;
+    fn drive(&mut self, lane: &mut Lane<'_, W::Entries>) -> Result<()> {
+        let depth = W::window(&self.device.blocking.target, R::IS_READ);
         loop {
             let refused = lane.with(|core| self.fill(core, depth))?;
             if self.pieces.is_empty() {
@@ -833,7 +843,7 @@ impl<'a, R: Request> Transfer<'a, R> {
 
     /// Starts parts until the window is full. A part that could not be started for want of room is given back, and is also
     /// in `again` unless nothing at all is in flight.
-    fn fill(&mut self, core: &mut Core, depth: usize) -> Option<Part> {
+    fn fill(&mut self, core: &mut Core<NoBuffers, W::Entries>, depth: usize) -> Option<Part> {
         while self.pieces.len() < depth && !self.polling_refused && self.by_hand.is_empty() {
             let part = self.next_part()?;
             match self.start(core, part) {
@@ -849,14 +859,14 @@ impl<'a, R: Request> Transfer<'a, R> {
         None
     }
 
-    fn start(&mut self, core: &mut Core, part: Part) -> Result<Ticket, NoRoom> {
+    fn start(&mut self, core: &mut Core<NoBuffers, W::Entries>, part: Part) -> Result<Ticket, NoRoom> {
         let target = &self.device.blocking.target;
         let pool = &self.device.pool;
         let request = &mut self.requests[part.request];
         let offset = request.first_block() * u64::from(target.block_size) + part.position as u64;
         // SAFETY: a part lies within its request.
         let memory = unsafe { request.address().add(part.position) };
-        let (address, chunk, held) = if target.is_aligned(memory) {
+        let (address, chunk, held) = if W::takes(target, memory) {
             (memory, pool.memory.chunk_of(memory, part.length), Held::Borrowed)
         } else {
             let mut buf = pool.lease().ok_or(NoRoom)?;
@@ -867,25 +877,24 @@ impl<'a, R: Request> Transfer<'a, R> {
             }
             (buf.address(), Some(buf.chunk()), Held::Lease(buf))
         };
-        let operation = self.device.operation::<R>(core, address, chunk, part.length, offset, self.durability);
-        let descriptor = target.file.as_raw_fd();
+        let piece = self.device.piece::<R, _>(core, address, chunk, part.length, offset, self.durability);
         if matches!(held, Held::Borrowed) {
-            if let Some(ticket) = core.start_borrowed(descriptor, operation) {
+            if let Some(ticket) = W::start_borrowed(core, target, piece) {
                 return Ok(ticket);
             }
         }
-        core.start(Target::descriptor(descriptor), operation, held).map_err(|_| NoRoom)
+        W::start(core, target, piece, held).ok_or(NoRoom)
     }
 
     /// Takes what has ended.
-    fn collect(&mut self, core: &mut Core) {
+    fn collect(&mut self, core: &mut Core<NoBuffers, W::Entries>) {
         let mut index = 0;
         while let Some(piece) = self.pieces.get(index) {
             let part = piece.part;
             match core.take(piece.ticket) {
                 Some(finished) => {
                     self.pieces.swap_remove(index);
-                    self.finish(part, finished.result, &finished.held);
+                    self.finish(part, W::moved(finished.result, part.length), &finished.held);
                 }
                 None => index += 1,
             }
@@ -944,10 +953,13 @@ impl<'a, R: Request> Transfer<'a, R> {
                 self.polling_refused = true;
                 return;
             }
+            errno if part.tries < MOST_TRIES && W::may_pass(errno) => {
+                self.again.push(Part { tries: part.tries + 1, ..part });
+            }
             errno => {
                 let request = &mut self.requests[part.request];
                 let offset = request.first_block() * u64::from(target.block_size) + part.position as u64;
-                return request.set_result(Err(target.transfer_error(R::NAME, offset, errno)));
+                return request.set_result(Err(W::error(target, R::NAME, offset, errno)));
             }
         }
         count(&target.counters.retries, 1);
@@ -955,7 +967,7 @@ impl<'a, R: Request> Transfer<'a, R> {
 
     /// After the ring failed: takes back what the kernel has not seen, and waits for the end of the rest.
     #[cold]
-    fn take_back(&mut self, lane: &mut Lane<'_>) {
+    fn take_back(&mut self, lane: &mut Lane<'_, W::Entries>) {
         let since = Instant::now();
         // What is withdrawn ends with ECANCELED, and is collected like everything else.
         let mut usable = lane.with(Core::withdraw_unsubmitted).is_ok();
@@ -1034,7 +1046,7 @@ impl<'a, R: Request> Transfer<'a, R> {
     }
 }
 
-impl<R: Request> Drop for Transfer<'_, R> {
+impl<R: Request, W: Wire> Drop for Transfer<'_, R, W> {
     fn drop(&mut self) {
         if !self.pieces.is_empty() {
             // A panic in our own code.

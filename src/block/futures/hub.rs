@@ -24,7 +24,6 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
@@ -38,17 +37,18 @@ use crate::block::futures::waiters::{Place, Waiters, wake};
 use crate::block::stats::count;
 use crate::block::target::Setbacks;
 use crate::block::uring::Uring;
+use crate::block::wire::{Plain, Wire};
 use crate::block::{Fallback, Picked};
 use crate::completion::Completion;
 use crate::core::{Core, Operation, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fork::{ForkMark, PerProcess};
+use crate::fork::ForkMark;
 use crate::leader::forked;
 use crate::raw_ring::{is_passing, wait_for_one};
-use crate::rejected::RejectReason;
+use crate::rejected::{RejectReason, Rejected};
 use crate::ring::Ring;
 use crate::table::{Held, Ticket};
-use crate::thread_rings::{RingKind, pools_given_up};
+use crate::thread_rings::{OfThreads as _, RingKind, pools_given_up};
 
 /// Tasks of a hub: the most commands in flight on it.
 const TASKS: u32 = 256;
@@ -58,18 +58,18 @@ const MOST_HUBS: usize = 8;
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// See the [module](self).
-pub(in crate::block) struct Hub {
+pub(in crate::block) struct Hub<W: Wire = Plain> {
     /// Outside of the lock: in the child of a `fork` the lock may be held by a thread that does not exist there.
     mark: ForkMark,
     is_attached: bool,
-    state: Mutex<State>,
+    state: Mutex<State<W>>,
     /// Signalled when the hub's thread has something to do.
     work: Condvar,
 }
 
-struct State {
+struct State<W: Wire> {
     /// `None` when the reactor is gone.
-    core: Option<Core<Command>>,
+    core: Option<Core<Command, W::Entries>>,
     tasks: Box<[Task]>,
     free: Vec<u32>,
     /// Commands in flight, abandoned ones included.
@@ -178,8 +178,8 @@ impl Aftermath {
     }
 }
 
-impl State {
-    fn new(core: Core<Command>) -> Self {
+impl<W: Wire> State<W> {
+    fn new(core: Core<Command, W::Entries>) -> Self {
         Self {
             core: Some(core),
             tasks: (0..TASKS).map(|_| Task::default()).collect(),
@@ -197,37 +197,34 @@ impl State {
 
     /// Puts a command into the queue. What can't be is given back.
     fn push(&mut self, device: &Picked, command: Command) -> Result<Ticket, (Error, Command)> {
-        if let Some(core) = &mut self.core {
-            if let Some(room) = core.room_on(device.target().file.as_raw_fd()) {
-                let operation = Operation { address: command.address(), ..command.operation(core) };
+        let Some(core) = &mut self.core else { return Err((reactor_gone(), command)) };
+        // The device stays open: the task has it.
+        match W::push(core, device.target(), None, command) {
+            Ok(ticket) => {
                 self.has_unsubmitted = true;
-                // SAFETY: the ring gave the room, and nothing was done to it since. The device stays open: the task has it.
-                return Ok(unsafe { core.start_in(room, operation, command) });
+                Ok(ticket)
             }
+            Err(rejected) => self.push_again(device, rejected),
         }
-        self.push_anyhow(device, command)
     }
 
     #[cold]
-    fn push_anyhow(&mut self, device: &Picked, command: Command) -> Result<Ticket, (Error, Command)> {
-        let Some(core) = &mut self.core else { return Err((reactor_gone(), command)) };
-        let mut command = command;
-        let mut tried = false;
-        loop {
-            let operation = Operation { address: command.address(), ..command.operation(core) };
-            let target = Target::descriptor(device.target().file.as_raw_fd());
-            let (reason, held) = match core.start(target, operation, Held::Owned(command)) {
-                Ok(ticket) => {
-                    self.has_unsubmitted = true;
-                    return Ok(ticket);
-                }
-                Err(rejected) => rejected,
-            };
-            let Held::Owned(back) = held else { unreachable!("a rejected operation gives back what it was given") };
-            if reason != RejectReason::QueueFull || tried || core.submit().is_err() {
-                return Err((reason.into(), back));
+    fn push_again(&mut self, device: &Picked, rejected: Rejected<Command>) -> Result<Ticket, (Error, Command)> {
+        let Some(core) = &mut self.core else { return Err((reactor_gone(), rejected.into_inner())) };
+        let is_full = rejected.reason() == RejectReason::QueueFull;
+        let pushed = match is_full && core.submit().is_ok() {
+            true => W::push(core, device.target(), None, rejected.into_inner()),
+            false => Err(rejected),
+        };
+        match pushed {
+            Ok(ticket) => {
+                self.has_unsubmitted = true;
+                Ok(ticket)
             }
-            (command, tried) = (back, true);
+            Err(rejected) => {
+                let reason = rejected.reason();
+                Err((reason.into(), rejected.into_inner()))
+            }
         }
     }
 
@@ -311,7 +308,7 @@ impl State {
                 self.free.push(slot);
                 released += 1;
                 after.commands.push(command);
-            } else if command.is_whole(result) {
+            } else if W::is_whole(device.target(), &command, result) {
                 self.pending -= 1;
                 device.target().end(command.action, command.since);
                 after.wakers.extend(task.waker.take());
@@ -398,8 +395,8 @@ impl State {
     }
 }
 
-impl Hub {
-    fn new(core: Core<Command>, is_attached: bool) -> Arc<Self> {
+impl<W: Wire> Hub<W> {
+    fn new(core: Core<Command, W::Entries>, is_attached: bool) -> Arc<Self> {
         let mark = core.queues().mark();
         Arc::new(Self { mark, is_attached, state: Mutex::new(State::new(core)), work: Condvar::new() })
     }
@@ -412,7 +409,7 @@ impl Hub {
     }
 
     /// `None` in the child of a `fork`.
-    fn lock(&self) -> Option<MutexGuard<'_, State>> {
+    fn lock(&self) -> Option<MutexGuard<'_, State<W>>> {
         self.mark.is_alive().then(|| self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -432,7 +429,7 @@ impl Hub {
         let waker = waker.clone();
         let Some(mut state) = self.lock() else { return Begun::Ended((command.buffer, Err(forked()))) };
         state.sweep_pools();
-        if let (true, Picked::Uring(uring)) = (command.has_lease(), &*device) {
+        if let (true, Some(uring)) = (command.has_lease(), W::uring(&device)) {
             if let Some(error) = state.core.as_mut().and_then(|core| uring.register(core)) {
                 drop(state);
                 if let Err(error) = uring.report_pool_unregistered(&error) {
@@ -489,7 +486,7 @@ impl Hub {
     }
 
     /// Submits a command of the process's hub, and takes what ended by then.
-    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>, slot: u32, device: &Picked, waker: Waker) -> Begun {
+    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State<W>>, slot: u32, device: &Picked, waker: Waker) -> Begun {
         let mut after = Aftermath::new();
         state.submit_all(&mut after);
         state.reap(&mut after);
@@ -507,7 +504,7 @@ impl Hub {
                 Begun::Ended(outcome)
             }
             None => {
-                if let (true, Picked::Uring(uring)) = (needs_thread, device) {
+                if let (true, Some(uring)) = (needs_thread, W::uring(device)) {
                     self.call_thread(uring);
                 }
                 Begun::Pending(slot)
@@ -632,7 +629,7 @@ impl Hub {
     #[cold]
     fn go_on(&self, device: &Arc<Picked>, mut command: Command, result: i32, after: &mut Aftermath) {
         let slot = command.tag as u32;
-        let next = command.advance(device.target(), result);
+        let next = W::advance(device.target(), &mut command, result);
         let (command, result) = match next {
             Next::Ended(result) => (command, result),
             Next::ByHand(why) => device.carry_out(command, why),
@@ -657,23 +654,23 @@ impl Hub {
     // ---- the process's own ones
 
     /// One of the process's hubs; made where there is none, and closed when no device has it any more.
-    fn of_process(number: usize) -> Result<Arc<Handle>> {
-        static HUBS: PerProcess<[Mutex<Weak<Handle>>; MOST_HUBS]> = PerProcess::new();
-        let hubs = HUBS
-            .get(<[Mutex<Weak<Handle>>; MOST_HUBS]>::default)
+    fn of_process(number: usize) -> Result<Arc<Handle<W>>> {
+        let hubs = W::hubs()
+            .get(KnownHubs::<W>::default)
             .map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
         let mut hub = hubs[number].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = hub.upgrade() {
             return Ok(handle);
         }
         let kind = RingKind { of_devices: true, ..RingKind::default() };
-        let handle = Arc::new(Handle(Self::new(kind.builder(TASKS).core()?, false)));
+        let core = W::Entries::sized(kind.builder(TASKS)).core()?;
+        let handle = Arc::new(Handle(Self::new(core, false)));
         *hub = Arc::downgrade(&handle);
         Ok(handle)
     }
 
     /// Sees that a thread waits for what is in flight.
-    fn call_thread(self: &Arc<Self>, uring: &Uring) {
+    fn call_thread(self: &Arc<Self>, uring: &Uring<W>) {
         let Some(mut state) = self.lock() else { return };
         match state.thread {
             Thread::Awake => return,
@@ -850,9 +847,12 @@ fn number_of_thread() -> usize {
 }
 
 /// One of the process's hubs, as the devices that use it have it.
-struct Handle(Arc<Hub>);
+pub(in crate::block) struct Handle<W: Wire>(Arc<Hub<W>>);
 
-impl Drop for Handle {
+/// The hubs of a process, for as long as some device has them.
+pub(in crate::block) type KnownHubs<W> = [Mutex<Weak<Handle<W>>>; MOST_HUBS];
+
+impl<W: Wire> Drop for Handle<W> {
     fn drop(&mut self) {
         let Some(mut state) = self.0.lock() else { return };
         state.is_closed = true;
@@ -871,12 +871,17 @@ impl Drop for Handle {
 }
 
 /// A device's part in the process's hubs; dropped after the device's pool.
-#[derive(Default)]
-pub(in crate::block) struct HubsOfProcess([OnceLock<Arc<Handle>>; MOST_HUBS]);
+pub(in crate::block) struct HubsOfProcess<W: Wire>([OnceLock<Arc<Handle<W>>>; MOST_HUBS]);
 
-impl HubsOfProcess {
+impl<W: Wire> Default for HubsOfProcess<W> {
+    fn default() -> Self {
+        Self(Default::default())
+    }
+}
+
+impl<W: Wire> HubsOfProcess<W> {
     /// The hub for the calling thread.
-    pub(super) fn get(&self) -> Result<Arc<Hub>> {
+    pub(super) fn get(&self) -> Result<Arc<Hub<W>>> {
         let number = number_of_thread();
         if let Some(handle) = self.0[number].get().filter(|handle| handle.0.is_alive()) {
             return Ok(Arc::clone(&handle.0));
@@ -890,14 +895,14 @@ impl HubsOfProcess {
 }
 
 #[cfg(test)]
-impl HubsOfProcess {
+impl<W: Wire> HubsOfProcess<W> {
     /// Whether nothing is in flight on those that the device used, and no place is taken.
     pub(in crate::block) fn are_idle(&self) -> bool {
         self.0.iter().filter_map(OnceLock::get).all(|handle| handle.0.is_idle())
     }
 }
 
-impl Drop for HubsOfProcess {
+impl<W: Wire> Drop for HubsOfProcess<W> {
     fn drop(&mut self) {
         for handle in self.0.iter().filter_map(OnceLock::get) {
             if let Some(mut state) = handle.0.lock() {
@@ -907,7 +912,7 @@ impl Drop for HubsOfProcess {
     }
 }
 
-impl std::fmt::Debug for HubsOfProcess {
+impl<W: Wire> std::fmt::Debug for HubsOfProcess<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let used = self.0.iter().filter(|hub| hub.get().is_some()).count();
         f.debug_struct("HubsOfProcess").field("used", &used).finish()

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use crate::block::command::{Action, Command, Next, TransferError, transfer};
-use crate::block::target::Setbacks;
+use crate::block::target::{Setbacks, Target};
 use crate::block::uring::Uring;
+use crate::block::wire::{Plain, Wire};
 use crate::block::{AlignedBuffer, Fallback, Picked, platform};
 use crate::completion::Completion;
 use crate::core::{Operation, Room};
@@ -18,8 +19,8 @@ use crate::rejected::{RejectReason, Rejected};
 use crate::ring::Ring;
 
 /// What a queue on a ring has.
-pub(super) struct RingLane {
-    ring: Ring<Command>,
+pub(super) struct RingLane<W: Wire = Plain> {
+    ring: Ring<Command, W::Entries>,
     file: FixedFile,
     pool: Pool,
     buffer_size: usize,
@@ -33,12 +34,42 @@ pub(super) struct RingLane {
 }
 
 impl RingLane {
+    /// Room for one more command, where nothing is out of the ordinary.
+    #[inline(always)]
+    pub(super) fn room(&mut self) -> Option<Room> {
+        self.ring.core().room(&self.file)
+    }
+
+    /// Starts a transfer that was checked.
+    ///
+    /// # Safety
+    ///
+    /// [`RingLane::room`] gave `room` just now.
+    #[inline(always)]
+    pub(super) unsafe fn start_in(
+        &mut self,
+        room: Room,
+        action: Action,
+        offset: u64,
+        buffer: AlignedBuffer,
+        tag: u64,
+        since: u64,
+    ) {
+        let core = self.ring.core();
+        let address = buffer.address().expose_provenance() as u64;
+        let operation = Operation { address, ..transfer(core, action, offset, &buffer, 0) };
+        // Made where it is moved to, and not before.
+        let command = Command::new(action, tag, since, offset, Some(buffer));
+        // SAFETY: the same obligation.
+        unsafe { core.start_in(room, operation, command) };
+    }
+}
+
+impl<W: Wire> RingLane<W> {
     /// `None` where there is no ring to be had.
-    pub(super) fn new(device: &Uring, depth: u32, buffer_size: usize) -> Result<Option<Self>> {
-        // So that each buffer begins where a transfer may.
-        let slot_size = buffer_size.next_multiple_of(device.blocking.target.alignment);
+    pub(super) fn new(device: &Uring<W>, depth: u32, buffer_size: usize) -> Result<Option<Self>> {
         // That there is no memory is no reason to go without a ring.
-        let pool = Pool::new(depth, slot_size)?;
+        let pool = W::queue_pool(&device.blocking.target, depth, buffer_size)?;
         let kind = device.kind();
         let made = kind.make_core(depth).and_then(|core| {
             let mut ring = Ring::new(core);
@@ -73,67 +104,34 @@ impl RingLane {
         self.pool.lease().map(|buf| AlignedBuffer::of_lease(buf, self.buffer_size))
     }
 
-    /// Room for one more command, where nothing is out of the ordinary.
-    #[inline(always)]
-    pub(super) fn room(&mut self) -> Option<Room> {
-        self.ring.core().room(&self.file)
-    }
-
-    /// Starts a transfer that was checked.
-    ///
-    /// # Safety
-    ///
-    /// [`RingLane::room`] gave `room` just now.
-    #[inline(always)]
-    pub(super) unsafe fn start_in(
-        &mut self,
-        room: Room,
-        action: Action,
-        offset: u64,
-        buffer: AlignedBuffer,
-        tag: u64,
-        since: u64,
-    ) {
-        let core = self.ring.core();
-        let address = buffer.address().expose_provenance() as u64;
-        let operation = Operation { address, ..transfer(core, action, offset, &buffer, 0) };
-        // Made where it is moved to, and not before.
-        let command = Command::new(action, tag, since, offset, Some(buffer));
-        // SAFETY: the same obligation.
-        unsafe { core.start_in(room, operation, command) };
-    }
-
     /// Starts a command where there may be no room.
     #[cold]
     #[inline(never)]
-    pub(super) fn start(&mut self, command: Command) -> Result<(), TransferError> {
-        self.push(command).map_err(|rejected| {
+    pub(super) fn start(&mut self, target: &Target, command: Command) -> Result<(), TransferError> {
+        if let Err(error) = W::check(target, &command) {
+            return Err(TransferError::new(error, command.buffer));
+        }
+        self.push(target, command).map_err(|rejected| {
             let error = rejected.reason().into();
             TransferError::new(error, rejected.into_inner().buffer)
         })
     }
 
-    fn push(&mut self, command: Command) -> Result<(), Rejected<Command>> {
-        let core = self.ring.core();
-        let operation = command.operation(core);
-        let started = core.start_owned(&self.file, operation, command, look);
-        match started {
+    fn push(&mut self, target: &Target, command: Command) -> Result<(), Rejected<Command>> {
+        match W::push(self.ring.core(), target, Some(&self.file), command) {
             Ok(_) => Ok(()),
-            Err(rejected) => self.push_again(rejected),
+            Err(rejected) => self.push_again(target, rejected),
         }
     }
 
     /// There may be no room before a submit: commands that are started again find the places of others taken.
     #[cold]
     #[inline(never)]
-    fn push_again(&mut self, rejected: Rejected<Command>) -> Result<(), Rejected<Command>> {
+    fn push_again(&mut self, target: &Target, rejected: Rejected<Command>) -> Result<(), Rejected<Command>> {
         if rejected.reason() != RejectReason::QueueFull || self.submit(0, None).is_err() {
             return Err(rejected);
         }
-        let command = rejected.into_inner();
-        let core = self.ring.core();
-        let operation = command.operation(core);
-        core.start_owned(&self.file, operation, command, look).map(drop)
+        W::push(self.ring.core(), target, Some(&self.file), rejected.into_inner()).map(drop)
     }
 
     pub(super) fn submit(&mut self, wait: u32, limit: Option<Duration>) -> Result<()> {
@@ -231,9 +229,9 @@ impl RingLane {
         mut command: Command,
         result: i32,
     ) -> Option<(Command, Result<()>)> {
-        let why = match command.advance(device.target(), result) {
+        let why = match W::advance(device.target(), &mut command, result) {
             Next::Ended(result) => return Some((command, result)),
-            Next::Again => match self.push(command) {
+            Next::Again => match self.push(device.target(), command) {
                 Ok(()) => {
                     self.has_unsubmitted = true;
                     return None;
@@ -246,6 +244,12 @@ impl RingLane {
             Next::ByHand(why) => why,
         };
         Some(device.carry_out(command, why))
+    }
+
+    /// Whether its ring polls for completions.
+    #[cfg(nvme)]
+    pub(super) fn is_polled(&self) -> bool {
+        self.is_polled
     }
 
     /// Tells an event loop that something has ended.
@@ -272,9 +276,4 @@ impl RingLane {
             None => unreachable!("made above"),
         }
     }
-}
-
-/// Completes the entry of a command that is where it stays.
-fn look(operation: &mut Operation, command: &mut Command) {
-    operation.address = command.address();
 }
