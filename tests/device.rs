@@ -57,6 +57,7 @@ mod queue;
 mod threads;
 
 use std::io::ErrorKind as IoErrorKind;
+#[cfg(unix)]
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -212,6 +213,7 @@ fn opening_tells_what_is_wrong() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_device_is_exclusive_until_it_is_closed_and_free_at_once_after() {
     let directory = common::directory();

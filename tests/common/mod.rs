@@ -20,7 +20,7 @@ pub fn skip(why: impl std::fmt::Display) {
 }
 
 /// Whether a descriptor can be read from, within so many milliseconds.
-#[cfg(feature = "block")]
+#[cfg(all(target_os = "linux", feature = "block"))]
 pub fn is_readable(descriptor: std::os::fd::RawFd, limit: i32) -> bool {
     let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
     // SAFETY: one element.
