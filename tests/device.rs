@@ -32,7 +32,7 @@
 //! | no descriptor that tells an event loop of completions | `queue::an_event_loop_hears_of_what_ended`, `futures::reactor` |
 //! | no vectored transfers, discard, zeroes, durable writes, resize, statistics | `operations` |
 //!
-//! Not here yet, and so not tested: commands passed through to NVMe; and that kernel threads of several rings
+//! Commands passed through to NVMe: `tests/nvme`. Not here yet, and so not tested: that kernel threads of several rings
 //! (`Options::sqpoll`) are one.
 
 #[cfg(target_os = "linux")]

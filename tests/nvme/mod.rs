@@ -13,6 +13,7 @@
 //! | a flush goes through a ring that polls, or is left out | `blocks::a_queue_goes_round`, `commands::flushes_reach_the_controller` |
 //! | memory is given back that a command may still be written to | `attack` |
 //! | a partition, a controller, a mounted namespace is opened | `nodes` |
+//! | an error hits others than those that it belongs to; what is unplugged is waited for | `faults`, `unplug` |
 //! | a kernel is sent what it dies of | all of them, on each kernel of `tests/vm` |
 
 mod attack;
@@ -22,6 +23,7 @@ mod faults;
 mod nodes;
 mod program;
 mod rights;
+mod unplug;
 mod zones;
 
 use std::path::{Path, PathBuf};

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::block::nvme::kernel::Kernel;
 use crate::error::{Error, ErrorKind, Result};
 
+/// Bytes of a transfer, whatever the queue takes.
+const LONGEST: u64 = 1 << 20;
+
 /// A namespace's node, open.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -135,7 +138,8 @@ impl Limits {
     fn read(queue: &Path) -> Self {
         let number = |name: &str| fs::read_to_string(queue.join(name)).ok()?.trim().parse::<u64>().ok();
         let at_least_one = |name: &str| number(name).filter(|number| *number != 0);
-        let longest = at_least_one("max_hw_sectors_kb").unwrap_or(128).saturating_mul(1024);
+        // Over a network there is next to no limit: shorter ones are under way together.
+        let longest = at_least_one("max_hw_sectors_kb").unwrap_or(128).saturating_mul(1024).min(LONGEST);
         // One fewer: with as many, of which few lie beside each other in memory, Linux 6.12 says EINVAL now and then.
         let pages = at_least_one("max_segments").unwrap_or(32).saturating_sub(1).max(1);
         Self {
@@ -204,6 +208,8 @@ mod tests {
         let limits = Limits::read(queue);
         assert_eq!((limits.longest, limits.pages, limits.can_poll), (512 << 10, 126, true));
         assert_eq!((limits.longest_discard, limits.longest_zeroes), (2_199_023_255_040, 0));
+        fs::write(queue.join("max_hw_sectors_kb"), "2147483644\n").unwrap();
+        assert_eq!(Limits::read(queue).longest, 1 << 20);
     }
 
     #[test]

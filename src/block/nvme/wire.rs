@@ -202,9 +202,12 @@ impl Wire for Passthrough {
                     action => Transfer::Write { fua: action == Action::WriteFua },
                 };
                 let mut metadata = 0;
-                if let (Some(lease), room @ 1..) = (buffer.lease(), namespace.room_for_metadata()) {
-                    // `check` saw that it fits behind the data. The lease is the command's, and nothing of it is in flight: pieces
-                    // go one after the other.
+                let room = namespace.room_for_metadata();
+                if room != 0 {
+                    // `check` saw that there is one. It is the command's, and nothing of it is in flight: pieces go one after the
+                    // other.
+                    let lease = buffer.lease().expect("metadata has a place in a lease only");
+                    assert!(buffer.len() + room <= lease.size() as usize, "it fits behind the data");
                     let place = lease.address().wrapping_add(lease.size() as usize - room);
                     // SAFETY: the last bytes of the lease, which are not among those of the buffer.
                     unsafe { place.write_bytes(0, room) };
