@@ -730,10 +730,6 @@ impl<B, E: Entries> Core<B, E> {
     #[cold]
     #[inline(never)]
     fn find_waiting(&mut self) -> bool {
-        if self.queues.is_poisoned() {
-            // What was found before completions were lost is believed, and then there is nothing.
-            return true;
-        }
         if self.waiting.is_empty() {
             if let Some(partial) = self.table.take_partial() {
                 let more = self.more(partial);
@@ -743,7 +739,8 @@ impl<B, E: Entries> Core<B, E> {
                 self.waiting.push_back(Completion::Done(done));
             }
         }
-        self.has_waiting = !self.waiting.is_empty();
+        // What was found before completions were lost is believed, and then there is nothing: the queue is not looked into.
+        self.has_waiting = !self.waiting.is_empty() || self.queues.is_poisoned();
         self.has_waiting
     }
 
