@@ -199,7 +199,14 @@ impl<B, E: Entries> Core<B, E> {
                 "operations are in flight on the ring, or their completions not taken; take them before it is resized";
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        self.queues.resize(entries, cq_entries)?;
+        if !self.queues.is_consumed() {
+            // Not all of them are in a count: some post no completion, and a message can make the count too low. The kernel
+            // takes over what was published to it, which they were not, and the tail would go on as if they had been.
+            let message = "entries are in the submission queue; submit them before it is resized";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        let resized = self.queues.resize(entries, cq_entries);
+        self.check_poisoned(resized)?;
         self.table = table_for(&self.queues);
         Ok(())
     }
@@ -227,7 +234,8 @@ impl<B, E: Entries> Core<B, E> {
         self.table.borrowed()
     }
 
-    /// Whether nothing of anybody's is on the ring.
+    /// Whether nothing of anybody's is on the ring, as far as it can be known: raw entries that post no completion are in no
+    /// count, since nothing tells of their end.
     pub(crate) fn is_idle(&self) -> bool {
         self.table.in_flight() == 0 && self.queues.raw_in_flight() == 0
     }

@@ -137,8 +137,10 @@ impl<B, E: Entries> Ring<B, E> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] while operations are in flight or completions wait to be taken; [`ErrorKind::Unsupported`] where
-    /// liburing is too old; what the kernel reports.
+    /// [`ErrorKind::Busy`] while operations are in flight, entries wait to be submitted or completions to be taken;
+    /// [`ErrorKind::Unsupported`] where liburing is too old; what the kernel reports. The ring stays as it was, unless memory
+    /// ran out ([`ErrorKind::Full`]) when the kernel may have changed the queues already: the error says so, and the ring can't
+    /// be used any more then ([`ErrorKind::Poisoned`]).
     #[doc(alias = "io_uring_resize_rings")]
     pub fn resize(&mut self, entries: u32, cq_entries: u32) -> Result<()> {
         self.core.resize(entries, cq_entries)
@@ -180,7 +182,8 @@ impl<B, E: Entries> Ring<B, E> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] while operations are in flight, [`ErrorKind::ForeignPool`] where it is not registered.
+    /// [`ErrorKind::Busy`] while operations are in flight, [`ErrorKind::ForeignPool`] where it is not registered. Raw entries
+    /// that post no completion are in no count: before Linux 6.13 this can wait for them, and on 6.1 for ever.
     #[doc(alias = "io_uring_unregister_buffers")]
     pub fn unregister_pool(&mut self, pool: &Pool) -> Result<()> {
         self.core.unregister_pool(pool)
@@ -218,7 +221,8 @@ impl<B, E: Entries> Ring<B, E> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] while operations are in flight, raw ones included.
+    /// [`ErrorKind::Busy`] while operations are in flight, raw ones included, but for those that post no completion: before
+    /// Linux 6.13 this can wait for them, and on 6.1 for ever.
     #[doc(alias = "io_uring_unregister_buffers")]
     pub fn unregister_buffers(&mut self) -> Result<()> {
         self.core.unregister_buffers()
