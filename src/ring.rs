@@ -302,14 +302,15 @@ impl<B, E: Entries> Ring<B, E> {
     /// # Errors
     ///
     /// [`ErrorKind::TimedOut`] when operations are still in flight: the kernel is asked to end them, and the ring is closed all
-    /// the same, at once. The memory of those that do not end is left to the kernel ([`crate::leaked_operations`] counts what leaks). What the kernel reports.
+    /// the same, at once, or some milliseconds later where something would leak. The memory of those that do not end is left to
+    /// the kernel ([`crate::leaked_operations`] counts what leaks). What the kernel reports.
     pub fn shutdown(mut self, limit: Duration) -> Result<()> {
         if self.core.wait_for_all(limit)? {
             return Ok(());
         }
         let message = format!("operations in flight: {}, after {limit:?}", self.in_flight());
         // What ends when it is asked to leaks nothing. Dropping the ring waits no longer.
-        self.core.ask_all_to_end();
+        self.core.end_what_ends_at_once();
         self.core.set_drop_limit(Some(Duration::ZERO));
         Err(Error::new(ErrorKind::TimedOut, message))
     }
