@@ -878,13 +878,14 @@ impl<B, E: Entries> Core<B, E> {
         self.table.forget_borrowed();
     }
 
-    /// Waits until nothing is in flight, for `limit` at most; whether that came to be. Completions wait to be taken.
+    /// Waits until nothing is in flight, raw entries included, for `limit` at most; whether that came to be. Completions wait
+    /// to be taken.
     pub(crate) fn wait_for_all(&mut self, limit: Duration) -> Result<bool> {
         // A limit too long to add up is none.
         let end = Instant::now().checked_add(limit);
         self.flush_completions();
         self.reap();
-        while self.table.in_flight() != 0 {
+        while !self.is_idle() {
             let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Ok(false);

@@ -297,7 +297,9 @@ impl<B, E: Entries> Ring<B, E> {
 
     /// Waits until everything in flight has ended, for `limit` at most, and closes the ring.
     ///
-    /// Completions that nobody took are discarded.
+    /// Completions that nobody took are discarded. Raw entries are waited for as well, as far as they can be counted: one that
+    /// posts no completion ([`SqeFlags::CQE_SKIP_SUCCESS`](crate::SqeFlags::CQE_SKIP_SUCCESS)) is not, and a message of another
+    /// ring counts as the end of one.
     ///
     /// # Errors
     ///
@@ -308,7 +310,8 @@ impl<B, E: Entries> Ring<B, E> {
         if self.core.wait_for_all(limit)? {
             return Ok(());
         }
-        let message = format!("operations in flight: {}, after {limit:?}", self.in_flight());
+        let left = self.in_flight() + self.core.queues().raw_in_flight();
+        let message = format!("operations in flight: {left}, after {limit:?}");
         // What ends when it is asked to leaks nothing. Dropping the ring waits no longer.
         self.core.end_what_ends_at_once();
         self.core.set_drop_limit(Some(Duration::ZERO));

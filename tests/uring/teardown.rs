@@ -389,3 +389,24 @@ fn what_a_polling_thread_takes_late_ends_with_its_ring() {
         assert!(start.elapsed() < Duration::from_millis(900), "after {pause} ms: {:?}", start.elapsed());
     }
 }
+
+#[test]
+fn shutdown_waits_for_raw_entries() {
+    static HOUR: sys::__kernel_timespec = sys::__kernel_timespec { tv_sec: 3600, tv_nsec: 0 };
+    static MOMENT: sys::__kernel_timespec = sys::__kernel_timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+    for (time, is_in_time) in [(&HOUR, false), (&MOMENT, true)] {
+        let Some(mut ring) = common::ring(8) else { return };
+        // SAFETY: the time lives for ever.
+        unsafe { ring.get_sqe().unwrap().prep_timeout(time, 0, 0) }.set_data64(UserData::from(1));
+        ring.submit().unwrap();
+        let (start, limit) = (Instant::now(), Duration::from_millis(if is_in_time { 20_000 } else { 30 }));
+        let ended = ring.shutdown(limit);
+        assert!(start.elapsed() >= Duration::from_millis(30), "{ended:?} after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(15), "{ended:?} after {:?}", start.elapsed());
+        match ended {
+            Ok(()) => assert!(is_in_time),
+            Err(error) => assert!(!is_in_time && error.to_string().contains("in flight: 1"), "{error}"),
+        }
+    }
+}
