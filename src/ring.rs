@@ -122,7 +122,8 @@ impl<B, E: Entries> Ring<B, E> {
         self.core.queues().cq_entries()
     }
 
-    /// Operations of the safe interface that were started and have not ended.
+    /// Operations of the safe interface that were started and whose final completion was not taken out of the queue: one that
+    /// has ended counts until then.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.core.in_flight()
@@ -259,6 +260,8 @@ impl<B, E: Entries> Ring<B, E> {
 
     /// As [`Ring::submit`], and waits until `wait` completions can be taken. Those that were found while a scope waited for its
     /// own are among them.
+    ///
+    /// Waits for ever where fewer than `wait` completions can come: ask [`Ring::in_flight`] first.
     ///
     /// It can return earlier: the kernel also counts what nobody is told of, which is the end of a [`Ring::cancel`] and the first
     /// of the two completions of a [`send_zero_copy`](crate::Operations::send_zero_copy). So wait again, until what is waited
