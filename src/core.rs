@@ -157,6 +157,12 @@ fn table_for<B>(queues: &RawRing) -> Table<B> {
 /// How long dropping a ring waits for memory that would leak.
 const LEAK_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long after it was asked to end everything the kernel is asked again, where nothing ended.
+const ASK_AGAIN: Duration = Duration::from_millis(4);
+
+/// How long a ring that is closed at once waits for what was asked to end, where it would leak.
+const AT_ONCE: Duration = Duration::from_millis(10);
+
 /// Operations of which something was leaked.
 static LEAKED: AtomicU32 = AtomicU32::new(0);
 
@@ -201,7 +207,14 @@ impl<B, E: Entries> Core<B, E> {
                 "operations are in flight on the ring, or their completions not taken; take them before it is resized";
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        self.queues.resize(entries, cq_entries)?;
+        if !self.queues.is_consumed() {
+            // Not all of them are in a count: some post no completion, and a message can make the count too low. The kernel
+            // takes over what was published to it, which they were not, and the tail would go on as if they had been.
+            let message = "entries are in the submission queue; submit them before it is resized";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        let resized = self.queues.resize(entries, cq_entries);
+        self.check_poisoned(resized)?;
         self.table = table_for(&self.queues);
         Ok(())
     }
@@ -229,7 +242,8 @@ impl<B, E: Entries> Core<B, E> {
         self.table.borrowed()
     }
 
-    /// Whether nothing of anybody's is on the ring.
+    /// Whether nothing of anybody's is on the ring, as far as it can be known: raw entries that post no completion are in no
+    /// count, since nothing tells of their end.
     pub(crate) fn is_idle(&self) -> bool {
         self.table.in_flight() == 0 && self.queues.raw_in_flight() == 0
     }
@@ -498,16 +512,21 @@ impl<B, E: Entries> Core<B, E> {
 
     /// Asks the kernel to end an operation. The answer is not waited for; the operation's own CQE tells how it ended.
     pub(crate) fn cancel(&mut self, ticket: Ticket) -> Result<(), RejectReason> {
+        self.start_cancel(ticket.user_data(), 0).map(drop)
+    }
+
+    /// Starts a cancel of whatever `address` and `flags` (`IORING_ASYNC_CANCEL_*`) say.
+    fn start_cancel(&mut self, address: u64, flags: u32) -> Result<Ticket, RejectReason> {
         if self.is_crowded() || self.table.is_full() {
             return Err(RejectReason::TableFull);
         }
         let Some(sqe) = self.queues.reserve_ahead(0) else { return Err(self.why_not()) };
         // SAFETY: there is room, as was looked up above.
         let own = unsafe { self.table.insert_silent() };
-        let operation = Operation { address: ticket.user_data(), ..Operation::new(sys::IORING_OP_ASYNC_CANCEL) };
+        let operation = Operation { address, operation_flags: flags, ..Operation::new(sys::IORING_OP_ASYNC_CANCEL) };
         fill(sqe, -1, operation, own);
         self.queues.commit();
-        Ok(())
+        Ok(own)
     }
 
     /// A parcel to fill in: one of an operation that ended, or a new one.
@@ -738,10 +757,6 @@ impl<B, E: Entries> Core<B, E> {
     #[cold]
     #[inline(never)]
     fn find_waiting(&mut self) -> bool {
-        if self.queues.is_poisoned() {
-            // What was found before completions were lost is believed, and then there is nothing.
-            return true;
-        }
         if self.waiting.is_empty() {
             if let Some(partial) = self.table.take_partial() {
                 let more = self.more(partial);
@@ -751,7 +766,8 @@ impl<B, E: Entries> Core<B, E> {
                 self.waiting.push_back(Completion::Done(done));
             }
         }
-        self.has_waiting = !self.waiting.is_empty();
+        // What was found before completions were lost is believed, and then there is nothing: the queue is not looked into.
+        self.has_waiting = !self.waiting.is_empty() || self.queues.is_poisoned();
         self.has_waiting
     }
 
@@ -870,13 +886,14 @@ impl<B, E: Entries> Core<B, E> {
         self.table.forget_borrowed();
     }
 
-    /// Waits until nothing is in flight, for `limit` at most; whether that came to be. Completions wait to be taken.
+    /// Waits until nothing is in flight, raw entries included, for `limit` at most; whether that came to be. Completions wait
+    /// to be taken.
     pub(crate) fn wait_for_all(&mut self, limit: Duration) -> Result<bool> {
         // A limit too long to add up is none.
         let end = Instant::now().checked_add(limit);
         self.flush_completions();
         self.reap();
-        while self.table.in_flight() != 0 {
+        while !self.is_idle() {
             let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Ok(false);
@@ -892,7 +909,7 @@ impl<B, E: Entries> Core<B, E> {
     /// Asks the kernel to end each of our operations, where it can't be asked to end all.
     #[cold]
     fn cancel_each(&mut self) {
-        for ticket in self.table.tickets_in_flight() {
+        for ticket in self.table.tickets_to_cancel() {
             if self.cancel(ticket).is_err() {
                 // The queue is full, or the table; what could be cancelled so far has left it.
                 let _ = self.submit();
@@ -902,15 +919,74 @@ impl<B, E: Entries> Core<B, E> {
         }
     }
 
-    /// Asks the kernel to end everything that is in flight, and takes what ends at once.
-    pub(crate) fn ask_all_to_end(&mut self) {
-        if !self.queues.cancel_all() {
+    /// Asks the kernel to end everything that is in flight, and takes what ends at once. Whether it could be asked for all of
+    /// it together.
+    ///
+    /// `entry` is the cancel that a polling thread is to carry out, where one is under way.
+    fn ask_all_to_end(&mut self, entry: &mut Option<Ticket>) -> bool {
+        let is_asked = self.queues.cancel_all();
+        if !is_asked {
             self.cancel_each();
-            // What it can't be asked for now it is not asked for.
+        } else if self.queues.is_polled() && !entry.is_some_and(|entry| self.table.knows(entry)) {
+            // The call does not reach what the thread gave to workers of its own: it has to ask them itself.
+            let all = sys::IORING_ASYNC_CANCEL_ALL | sys::IORING_ASYNC_CANCEL_ANY;
+            *entry = self.start_cancel(0, all).ok();
+        }
+        if !self.queues.is_consumed() || self.queues.is_polled() {
+            // What it can't be asked for now it is asked for later.
             let _ = self.submit();
         }
         self.flush_completions();
         self.reap();
+        is_asked
+    }
+
+    /// Has the kernel end everything of the table's that is in flight, and waits for that, for `limit` at most.
+    ///
+    /// Asking once is not enough. What is linked behind an operation, or drained, begins when that has ended, and a polling
+    /// thread may take an entry out of the queue after it was asked.
+    fn end_all(&mut self, limit: Duration) {
+        let end = Instant::now().checked_add(limit);
+        let is_over = || end.is_some_and(|end| end <= Instant::now());
+        let mut entry = None;
+        // Whether the kernel was asked in vain. Once may be too early: what begins next does so when the ring is entered.
+        let mut is_vain = false;
+        let mut left = self.in_flight_beside(entry);
+        while left != 0 {
+            let before = left;
+            let is_asked = self.ask_all_to_end(&mut entry);
+            left = self.in_flight_beside(entry);
+            let again = Instant::now() + ASK_AGAIN;
+            let was_vain = std::mem::replace(&mut is_vain, left == before);
+            // Where they are asked one by one, each answer is the end of an operation as well.
+            while left != 0 && !is_over() && (!is_asked || is_vain && was_vain) {
+                let until = end.map_or(again, |end| end.min(again));
+                let wait = until.saturating_duration_since(Instant::now());
+                if wait.is_zero() {
+                    break;
+                }
+                match self.submit_and_wait_timeout(1, wait) {
+                    Err(error) if !is_passing(&error) => return,
+                    _ => self.reap(),
+                }
+                left = self.in_flight_beside(entry);
+                is_vain = left == before;
+            }
+            if is_over() {
+                return;
+            }
+        }
+    }
+
+    /// Operations in flight that are not the entry that asks them to end.
+    fn in_flight_beside(&self, entry: Option<Ticket>) -> u32 {
+        self.table.in_flight() - u32::from(entry.is_some_and(|entry| self.table.knows(entry)))
+    }
+
+    /// Ends what ends when the kernel asks it to; waits a moment for that, where something would leak.
+    pub(crate) fn end_what_ends_at_once(&mut self) {
+        let would_leak = self.table.would_leak() != 0;
+        self.end_all(if would_leak { AT_ONCE } else { Duration::ZERO });
     }
 
     /// Cancels and waits for what is in flight, for as long as a ring that is dropped may.
@@ -920,10 +996,9 @@ impl<B, E: Entries> Core<B, E> {
             None if self.table.would_leak() != 0 => LEAK_LIMIT,
             None => return,
         };
-        if self.table.in_flight() != 0 && !limit.is_zero() {
-            self.ask_all_to_end();
-            // What it does not wait for is left to the kernel.
-            let _ = self.wait_for_all(limit);
+        // What it does not wait for is left to the kernel.
+        if !limit.is_zero() {
+            self.end_all(limit);
         }
     }
 

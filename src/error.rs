@@ -147,7 +147,7 @@ impl Error {
     }
 
     /// The same error with a remedy at the end of its sentence.
-    #[cfg(feature = "block")]
+    #[cfg(any(feature = "block", uring))]
     pub(crate) fn with_hint(mut self, hint: &str) -> Self {
         self.0.message.push_str("; ");
         self.0.message.push_str(hint);

@@ -135,13 +135,21 @@ impl RawRing {
     }
 
     /// Changes the size of the queues: nothing may be in flight, or in the queues.
+    ///
+    /// The kernel changes it, then liburing maps the new queues. Where it found no room for them the old ones are nobody's: what
+    /// is put into them is never seen, and the ring is poisoned.
     pub(crate) fn resize(&mut self, entries: u32, cq_entries: u32) -> Result<()> {
         self.check_usable()?;
         let mut params = resize_params(entries, cq_entries);
         if let Err(error) = self.resize_by(&mut params) {
-            // SAFETY: the ring is set up; liburing may have lost the queues, where it found no room for the new ones.
-            if unsafe { (*self.raw()).sq.khead.is_null() || (*self.raw()).cq.khead.is_null() } {
+            // The kernel tells where the new queues are before it changes anything, and afterwards refuses only what does not fit
+            // into them. Whether it ran out of memory then, or the mapping did, can't be told apart.
+            let is_told = params.sq_off.ring_mask != 0;
+            if is_told && error.raw_os_error() != Some(libc::EOVERFLOW) {
                 self.state.0 |= State::POISONED;
+                let message =
+                    "the kernel may have changed the queues, and the new ones are not mapped; make another ring";
+                return Err(error.with_hint(message));
             }
             return Err(error);
         }

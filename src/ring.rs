@@ -122,7 +122,8 @@ impl<B, E: Entries> Ring<B, E> {
         self.core.queues().cq_entries()
     }
 
-    /// Operations of the safe interface that were started and have not ended.
+    /// Operations of the safe interface that were started and whose final completion was not taken out of the queue: one that
+    /// has ended counts until then.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.core.in_flight()
@@ -137,8 +138,10 @@ impl<B, E: Entries> Ring<B, E> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] while operations are in flight or completions wait to be taken; [`ErrorKind::Unsupported`] where
-    /// liburing is too old; what the kernel reports.
+    /// [`ErrorKind::Busy`] while operations are in flight, entries wait to be submitted or completions to be taken;
+    /// [`ErrorKind::Unsupported`] where liburing is too old; what the kernel reports. The ring stays as it was, unless memory
+    /// ran out ([`ErrorKind::Full`]) when the kernel may have changed the queues already: the error says so, and the ring can't
+    /// be used any more then ([`ErrorKind::Poisoned`]).
     #[doc(alias = "io_uring_resize_rings")]
     pub fn resize(&mut self, entries: u32, cq_entries: u32) -> Result<()> {
         self.core.resize(entries, cq_entries)
@@ -180,7 +183,8 @@ impl<B, E: Entries> Ring<B, E> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] while operations are in flight, [`ErrorKind::ForeignPool`] where it is not registered.
+    /// [`ErrorKind::Busy`] while operations are in flight, [`ErrorKind::ForeignPool`] where it is not registered. Raw entries
+    /// that post no completion are in no count: before Linux 6.13 this can wait for them, and on 6.1 for ever.
     #[doc(alias = "io_uring_unregister_buffers")]
     pub fn unregister_pool(&mut self, pool: &Pool) -> Result<()> {
         self.core.unregister_pool(pool)
@@ -218,7 +222,8 @@ impl<B, E: Entries> Ring<B, E> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] while operations are in flight, raw ones included.
+    /// [`ErrorKind::Busy`] while operations are in flight, raw ones included, but for those that post no completion: before
+    /// Linux 6.13 this can wait for them, and on 6.1 for ever.
     #[doc(alias = "io_uring_unregister_buffers")]
     pub fn unregister_buffers(&mut self) -> Result<()> {
         self.core.unregister_buffers()
@@ -255,6 +260,8 @@ impl<B, E: Entries> Ring<B, E> {
 
     /// As [`Ring::submit`], and waits until `wait` completions can be taken. Those that were found while a scope waited for its
     /// own are among them.
+    ///
+    /// Waits for ever where fewer than `wait` completions can come: ask [`Ring::in_flight`] first.
     ///
     /// It can return earlier: the kernel also counts what nobody is told of, which is the end of a [`Ring::cancel`] and the first
     /// of the two completions of a [`send_zero_copy`](crate::Operations::send_zero_copy). So wait again, until what is waited
@@ -293,19 +300,23 @@ impl<B, E: Entries> Ring<B, E> {
 
     /// Waits until everything in flight has ended, for `limit` at most, and closes the ring.
     ///
-    /// Completions that nobody took are discarded.
+    /// Completions that nobody took are discarded. Raw entries are waited for as well, as far as they can be counted: one that
+    /// posts no completion ([`SqeFlags::CQE_SKIP_SUCCESS`](crate::SqeFlags::CQE_SKIP_SUCCESS)) is not, and a message of another
+    /// ring counts as the end of one.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::TimedOut`] when operations are still in flight: the kernel is asked to end them, and the ring is closed all
-    /// the same, at once. The memory of those that do not end is left to the kernel ([`crate::leaked_operations`] counts what leaks). What the kernel reports.
+    /// the same, at once, or some milliseconds later where something would leak. The memory of those that do not end is left to
+    /// the kernel ([`crate::leaked_operations`] counts what leaks). What the kernel reports.
     pub fn shutdown(mut self, limit: Duration) -> Result<()> {
         if self.core.wait_for_all(limit)? {
             return Ok(());
         }
-        let message = format!("operations in flight: {}, after {limit:?}", self.in_flight());
+        let left = self.in_flight() + self.core.queues().raw_in_flight();
+        let message = format!("operations in flight: {left}, after {limit:?}");
         // What ends when it is asked to leaks nothing. Dropping the ring waits no longer.
-        self.core.ask_all_to_end();
+        self.core.end_what_ends_at_once();
         self.core.set_drop_limit(Some(Duration::ZERO));
         Err(Error::new(ErrorKind::TimedOut, message))
     }

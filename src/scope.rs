@@ -130,9 +130,10 @@ impl<B, E: Entries> Core<B, E> {
                 return;
             }
             match self.submit_and_wait(1) {
-                Ok(_) => refused_since = None,
+                Ok(submitted) if submitted != 0 || self.queues().is_consumed() => refused_since = None,
                 Err(error) if is_passing(&error) => {}
-                Err(_) => {
+                // Also where nothing is taken out of the queue, which nobody waits behind.
+                _ => {
                     // What the kernel has not seen ends at once; what it has may still complete.
                     self.withdraw_unsubmitted();
                     if refused_since.get_or_insert_with(Instant::now).elapsed() > LAST_RESORT {

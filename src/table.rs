@@ -649,10 +649,11 @@ impl<B> Table<B> {
         key.is_some_and(|key| key & DONE != 0 && key & !STATES == ticket.0)
     }
 
-    /// The operations in flight.
-    pub(crate) fn tickets_in_flight(&self) -> Vec<Ticket> {
-        let keys = self.entries.iter().map(|entry| entry.key).filter(|key| key & (FREE | DONE) == 0);
-        keys.map(|key| Ticket(key & !STATES)).collect()
+    /// The operations in flight, but for cancels themselves.
+    pub(crate) fn tickets_to_cancel(&self) -> Vec<Ticket> {
+        let entries = self.entries.iter().zip(&self.rest);
+        let in_flight = entries.filter(|(entry, rest)| entry.key & (FREE | DONE) == 0 && !rest.is_silent);
+        in_flight.map(|(entry, _)| Ticket(entry.key & !STATES)).collect()
     }
 
     /// How many operations in flight have something that would be leaked: memory that is no slot of a pool, or a descriptor.

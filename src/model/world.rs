@@ -606,6 +606,9 @@ impl World {
         // SAFETY: the structure lives until the ring is closed; only this thread uses it.
         let sqe_tail = unsafe { (*self.rings[ring].raw.as_ptr()).sq.sqe_tail };
         let queued = sqe_tail.wrapping_sub(sq_head) as usize;
+        if queued != 0 {
+            self.find_own_cancel(ring, sqe_tail.wrapping_sub(1));
+        }
         let known = self.rings[ring].queue.len();
         check!(self, queued <= known, "{queued} entries are in the submission queue, of which {known} were started");
         if known == queued {
@@ -631,6 +634,25 @@ impl World {
             "the submission queue has entries that nobody started, or in another order"
         );
         self.rings[ring].chain_goes_on &= !is_cut;
+    }
+
+    /// A ring with a polling thread asks by an entry, which no user started, that all of its operations end.
+    fn find_own_cancel(&mut self, ring: usize, last: u32) {
+        const ALL: u32 = sys::IORING_ASYNC_CANCEL_ALL | sys::IORING_ASYNC_CANCEL_ANY;
+        // SAFETY: a complete entry, of plain numbers.
+        let (user_data, opcode, flags) = unsafe {
+            let sqe = &*self.rings[ring].memory.entry(last);
+            (sqe.user_data, u32::from(sqe.opcode), sqe.__bindgen_anon_3.cancel_flags)
+        };
+        let is_of_all = opcode == sys::IORING_OP_ASYNC_CANCEL && flags == ALL;
+        if !is_of_all || self.rings[ring].queue.contains(&user_data) {
+            return;
+        }
+        let expected = Expected { on: On::Number(-1), ..Expected::new(opcode) };
+        let number = self.started(ring, user_data, expected, Stage::Queued);
+        if let Some(operation) = self.operation(number) {
+            operation.is_silent = true;
+        }
     }
 
     fn popped(&mut self, ring: usize, posting: Posting) {

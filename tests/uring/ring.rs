@@ -587,3 +587,37 @@ fn operations_with_flags_have_their_completion() {
     let ended = ring.completions().filter_map(Completion::into_done).filter(|done| done.raw_result() == 64).count();
     assert_eq!(ended, 2, "R7: none is without");
 }
+
+#[test]
+fn what_was_found_before_completions_were_lost_is_handed_out() {
+    if !common::is_alone("uring::ring::what_was_found_before_completions_were_lost_is_handed_out")
+        || common::ring(1).is_none()
+    {
+        return;
+    }
+    let mut ring: sysuring::OpRing<Vec<u8>> = Ring::builder(8).build_owned().unwrap();
+    let zero = File::open("/dev/zero").unwrap();
+    let (reader, mut writer) = common::pipe();
+    writer.write_all(b"precious").unwrap();
+    let reader = ring.register_file(&reader).unwrap();
+    let read = ring.read_owned(&reader, vec![0; 8], u64::MAX).unwrap();
+    let (other, _writer) = common::pipe();
+    let polled = std::sync::Arc::new(std::os::fd::OwnedFd::from(other));
+    ring.poll(&polled, libc::POLLIN as u32).unwrap();
+    ring.submit_and_wait(1).unwrap();
+    // Somebody who looks for something else finds it.
+    let mut memory = [1; 4];
+    ring.scope(|scope| {
+        let read = scope.read(&zero, &mut memory, 0).unwrap();
+        scope.wait(read).unwrap()
+    });
+
+    common::filter::deny(&[libc::SYS_io_uring_enter], libc::EBADR);
+    ring.nop().unwrap();
+    assert_eq!(ring.submit().unwrap_err().kind(), ErrorKind::Poisoned);
+    let mut found = ring.completions().filter_map(Completion::into_done);
+    let done = found.find(|done| done.ticket() == read).expect("it had ended");
+    assert_eq!(found.count(), 0, "nothing else had, or it is not believed");
+    assert_eq!((done.result().unwrap(), done.into_owned().unwrap()), (8, b"precious".to_vec()));
+    assert_eq!((ring.in_flight(), ring.completions().count()), (0, 0));
+}

@@ -154,3 +154,25 @@ fn a_scope_on_a_ring_with_deferred_completions() {
     });
     assert_eq!(memory, [0; 4096]);
 }
+
+#[test]
+fn a_scope_ends_where_nothing_is_taken_out_of_the_queue() {
+    if !common::is_alone("uring::scope::a_scope_ends_where_nothing_is_taken_out_of_the_queue") {
+        return;
+    }
+    let Some(mut ring) = common::ring(8) else { return };
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // Not on this thread, which would wait as well.
+        let mut ring = Ring::with_entries(8).unwrap();
+        let (file, mut memory) = (File::open("/dev/zero").unwrap(), [1; 4]);
+        // Entering the kernel succeeds, and does nothing.
+        common::filter::deny(&[libc::SYS_io_uring_enter], 0);
+        ring.scope(|scope| scope.read(&file, &mut memory, 0).map(drop).unwrap());
+        ended.send(memory).unwrap();
+    });
+    let memory = end.recv_timeout(Duration::from_secs(20));
+    assert_eq!(memory, Ok([1; 4]), "the scope waits for what the kernel never saw");
+    ring.nop().unwrap();
+    assert_eq!(ring.submit_and_wait(1).unwrap(), 1);
+}

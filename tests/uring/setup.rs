@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::Duration;
 
-use sysuring::{ErrorKind, Operations as _, Pool, RejectReason, Ring, SetupFlags};
+use sysuring::{Completion, ErrorKind, Operations as _, Pool, RejectReason, Ring, SetupFlags, SqeFlags, UserData};
 
 use crate::common;
 
@@ -239,4 +239,85 @@ fn a_queue_without_an_array_of_indices_works_as_any_other() {
     .unwrap_err();
     drop(ring);
     assert_eq!(std::iter::from_fn(|| pool.lease()).collect::<Vec<_>>().len(), 4, "not submitted");
+}
+
+#[test]
+fn queues_keep_their_size_while_entries_wait_to_be_submitted() {
+    if common::ring(1).is_none() {
+        return;
+    }
+    let mut ring = match Ring::builder(4).defer_taskrun(true).build() {
+        Ok(ring) => ring,
+        Err(error) => return common::skip(error),
+    };
+    let kind = |resized: sysuring::Result<()>| resized.map_err(|error| error.kind());
+    // One that no count has, since it posts no completion.
+    let entry = ring.get_sqe().unwrap().prep_nop();
+    entry.set_data64(UserData::from(1)).set_flags(SqeFlags::CQE_SKIP_SUCCESS);
+    assert_eq!(kind(ring.resize(16, 32)), Err(ErrorKind::Busy));
+    assert_eq!(ring.submit().unwrap(), 1);
+    assert_eq!(ring.completions().count(), 0);
+
+    // One that was in a count, until a message of another ring came.
+    ring.get_sqe().unwrap().prep_nop().set_data64(UserData::from(5));
+    if let Ok(mailbox) = ring.mailbox() {
+        let mut other = common::ring(2).unwrap();
+        match other.message(&mailbox, UserData::from(6), 0) {
+            Ok(_) => {
+                other.submit_and_wait(1).unwrap();
+                assert_eq!(ring.completions().count(), 1, "the message");
+            }
+            Err(error) => common::skip(error),
+        }
+    }
+    assert_eq!(kind(ring.resize(16, 32)), Err(ErrorKind::Busy));
+    ring.submit_and_wait(1).unwrap();
+    let Some(Completion::Raw(cqe)) = ring.completions().next() else { panic!("the entry is executed") };
+    assert_eq!(cqe.user_data(), 5);
+    match kind(ring.resize(16, 32)) {
+        Err(ErrorKind::Unsupported | ErrorKind::InvalidInput) => {
+            common::skip("a kernel or a liburing that resizes no ring");
+        }
+        resized => assert_eq!(resized, Ok(())),
+    }
+}
+
+#[test]
+fn a_ring_that_lost_its_queues_to_a_resize_says_so() {
+    if !common::is_alone("uring::setup::a_ring_that_lost_its_queues_to_a_resize_says_so") || common::ring(1).is_none() {
+        return;
+    }
+    let resizable = || Ring::builder(8).defer_taskrun(true).build();
+    let mut ring = match resizable() {
+        Ok(ring) => ring,
+        Err(error) => return common::skip(error),
+    };
+    // What the kernel refuses leaves the ring as it was.
+    let refused = ring.resize(1 << 20, 1 << 21).unwrap_err();
+    assert_ne!(refused.kind(), ErrorKind::Poisoned);
+    ring.nop().unwrap();
+    assert_eq!(ring.submit_and_wait(1).unwrap(), 1, "after {refused}");
+    assert_eq!(ring.completions().count(), 1);
+    if let Err(error) = resizable().unwrap().resize(16, 32) {
+        return common::skip(error);
+    }
+
+    // Too little room among the addresses for the new queues, which the kernel has made by then.
+    let pages: u64 = std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
+    let before = common::filter::soft_limit(libc::RLIMIT_AS, pages * 4096 + 2_000_000);
+    let error = ring.resize(32768, 65536).unwrap_err();
+    common::filter::soft_limit(libc::RLIMIT_AS, before);
+    assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+    assert!(error.to_string().contains("make another ring"), "{error}");
+    assert_eq!(ring.nop().unwrap_err().reason(), RejectReason::Poisoned);
+    assert_eq!(ring.submit_and_wait(1).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(ring.completions().count(), 0);
+    assert_eq!(ring.resize(16, 32).unwrap_err().kind(), ErrorKind::Poisoned);
+    let (file, mut memory) = (File::open("/dev/zero").unwrap(), [1; 4]);
+    let reason = ring.scope(|scope| scope.read(&file, &mut memory, 0).unwrap_err().reason());
+    assert_eq!(reason, RejectReason::Poisoned);
+    drop(ring);
+    let mut ring = resizable().unwrap();
+    ring.nop().unwrap();
+    assert_eq!(ring.submit_and_wait(1).unwrap(), 1);
 }

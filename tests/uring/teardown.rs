@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sysuring::{
-    ErrorKind, FixedFile, OpRing, Operations as _, Pool, Rejected, Ring, StableBuf, Ticket, leaked_operations,
+    ErrorKind, FixedFile, OpRing, Operations as _, Pool, Rejected, Ring, StableBuf, Ticket, UserData,
+    leaked_operations, sys,
 };
 
 use crate::common::{self, PausedChild};
@@ -297,6 +298,115 @@ fn files_of_proc_are_read_and_retired_like_others() {
             let memory = std::slice::from_raw_parts(mapped, 4096);
             assert!(memory.iter().all(|byte| *byte == FILL));
             libc::munmap(mapped.cast(), 4096);
+        }
+    }
+}
+
+/// A pipe to wait for, that is empty for as long as the second value lives.
+fn empty_pipe() -> (Arc<OwnedFd>, File) {
+    let (reader, writer) = common::pipe();
+    (Arc::new(OwnedFd::from(reader)), writer)
+}
+
+#[test]
+fn what_begins_when_something_ends_is_ended_as_well() {
+    if common::ring(1).is_none() {
+        return;
+    }
+    let deferred = Ring::builder(8).defer_taskrun(true).fall_back_flags(true);
+    for (name, builder) in [("plain", Ring::builder(8)), ("deferred", deferred)] {
+        let (reader, _writer) = empty_pipe();
+        let linked = || {
+            let mut ring = builder.build().unwrap();
+            let chain = ring.hard_chain(|chain| -> sysuring::Result<()> {
+                for _ in 0..6 {
+                    chain.poll(&reader, libc::POLLIN as u32)?;
+                }
+                Ok(())
+            });
+            chain.unwrap();
+            ring.submit().unwrap();
+            ring
+        };
+        let drained = || {
+            let mut ring = builder.build().unwrap();
+            ring.poll(&reader, libc::POLLIN as u32).unwrap();
+            ring.drained().poll(&reader, libc::POLLIN as u32).unwrap();
+            ring.submit().unwrap();
+            ring
+        };
+        for make in [&linked as &dyn Fn() -> Ring, &drained] {
+            let start = Instant::now();
+            drop(make());
+            assert_eq!(Arc::strong_count(&reader), 1, "{name}: what was behind a poll leaked");
+            assert!(start.elapsed() < Duration::from_millis(900), "{name}: {:?}", start.elapsed());
+
+            let error = make().shutdown(Duration::from_millis(5)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            // Before Linux 6.0 each is asked for by an entry of its own, some milliseconds apart.
+            assert!(Arc::strong_count(&reader) == 1 || !common::is_kernel(6, 0), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_a_polling_thread_takes_late_ends_with_its_ring() {
+    if common::ring(1).is_none() {
+        return;
+    }
+    let builder = Ring::builder(8).sqpoll(Duration::from_millis(1));
+    let (reader, _writer) = empty_pipe();
+    for round in 0..20 {
+        let mut ring = match builder.build() {
+            Ok(ring) => ring,
+            Err(error) => return common::skip(error),
+        };
+        if round % 2 == 1 {
+            // The thread sleeps by then.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        ring.poll(&reader, libc::POLLIN as u32).unwrap();
+        ring.submit().unwrap();
+        let start = Instant::now();
+        drop(ring);
+        assert_eq!(Arc::strong_count(&reader), 1, "round {round}");
+        assert!(start.elapsed() < Duration::from_millis(900), "round {round}: {:?}", start.elapsed());
+    }
+    if !common::is_kernel(6, 0) {
+        return common::skip("what a polling thread's workers do can't be ended");
+    }
+    // Workers of the polling thread are asked by that thread.
+    let (_other, writer) = common::pipe();
+    let writer = Arc::new(OwnedFd::from(writer));
+    for pause in [0, 20] {
+        let mut ring = builder.build().unwrap();
+        ring.splice((&reader, None), (&writer, None), 100, 0).unwrap();
+        ring.submit().unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        let start = Instant::now();
+        drop(ring);
+        assert_eq!((Arc::strong_count(&reader), Arc::strong_count(&writer)), (1, 1), "after {pause} ms");
+        assert!(start.elapsed() < Duration::from_millis(900), "after {pause} ms: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn shutdown_waits_for_raw_entries() {
+    static HOUR: sys::__kernel_timespec = sys::__kernel_timespec { tv_sec: 3600, tv_nsec: 0 };
+    static MOMENT: sys::__kernel_timespec = sys::__kernel_timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+    for (time, is_in_time) in [(&HOUR, false), (&MOMENT, true)] {
+        let Some(mut ring) = common::ring(8) else { return };
+        // SAFETY: the time lives for ever.
+        unsafe { ring.get_sqe().unwrap().prep_timeout(time, 0, 0) }.set_data64(UserData::from(1));
+        ring.submit().unwrap();
+        let (start, limit) = (Instant::now(), Duration::from_millis(if is_in_time { 20_000 } else { 30 }));
+        let ended = ring.shutdown(limit);
+        assert!(start.elapsed() >= Duration::from_millis(30), "{ended:?} after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(15), "{ended:?} after {:?}", start.elapsed());
+        match ended {
+            Ok(()) => assert!(is_in_time),
+            Err(error) => assert!(!is_in_time && error.to_string().contains("in flight: 1"), "{error}"),
         }
     }
 }
