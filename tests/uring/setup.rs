@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::Duration;
 
-use sysuring::{ErrorKind, Operations as _, Pool, RejectReason, Ring, SetupFlags};
+use sysuring::{ErrorKind, Operations as _, Pool, Reason, RejectReason, Ring, SetupFlags};
 
 use crate::common;
 
@@ -239,4 +239,44 @@ fn a_queue_without_an_array_of_indices_works_as_any_other() {
     .unwrap_err();
     drop(ring);
     assert_eq!(std::iter::from_fn(|| pool.lease()).collect::<Vec<_>>().len(), 4, "not submitted");
+}
+
+/// Bytes of address space that the process has.
+fn address_space() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<u64>().unwrap() << 12
+}
+
+/// The soft limit of the address space.
+fn limit_address_space(bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limit is read during the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+}
+
+#[test]
+fn too_little_memory_is_asked_about_again() {
+    if std::env::var_os("LSAN_OPTIONS").is_some() {
+        return common::skip("a sanitizer does not live with so little address space");
+    }
+    // In a process that asks for the first time, before the library is loaded.
+    if !common::is_alone("uring::setup::too_little_memory_is_asked_about_again") {
+        return;
+    }
+    let mut refusals = 0;
+    for room in (0..64).map(|pages| pages << 12) {
+        limit_address_space(address_space() + room);
+        let answer = sysuring::available();
+        limit_address_space(libc::RLIM_INFINITY);
+        let Err(reason) = answer else { break };
+        refusals += 1;
+        if reason.reason() != Reason::Memlock {
+            // Where there is none without the limit, either, the reason is another one.
+            return assert!(Ring::with_entries(2).is_err(), "{room} bytes of room: {reason}");
+        }
+        assert!(!reason.to_string().contains("LD_LIBRARY_PATH"), "{reason}");
+        assert!(!reason.to_string().contains("RLIMIT_MEMLOCK is"), "{reason}");
+    }
+    assert!(refusals > 0, "there is always room for a ring");
+    sysuring::available().unwrap();
 }
