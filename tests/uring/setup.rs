@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::Duration;
 
-use sysuring::{ErrorKind, Operations as _, Pool, Reason, RejectReason, Ring, SetupFlags};
+use sysuring::{ErrorKind, Operations as _, Pool, Reason, RejectReason, Ring, SetupFlags, ThreadRings};
 
 use crate::common;
 
@@ -279,4 +279,19 @@ fn too_little_memory_is_asked_about_again() {
     }
     assert!(refusals > 0, "there is always room for a ring");
     sysuring::available().unwrap();
+}
+
+#[test]
+fn what_one_asks_for_wrongly_is_not_answered_to_the_next() {
+    let Some(_) = common::ring(1) else { return };
+    // A thread that has no ring yet.
+    let ring = std::thread::spawn(|| {
+        assert_eq!(ThreadRings::with(0, |_| ()).unwrap_err().kind(), ErrorKind::InvalidInput);
+        ThreadRings::with(8, |ring| ring.sq_entries())
+    });
+    match ring.join().unwrap() {
+        Ok(entries) => assert_eq!(entries, 8),
+        // Other tests have theirs.
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Full, "{error}"),
+    }
 }
