@@ -295,3 +295,11 @@ fn what_one_asks_for_wrongly_is_not_answered_to_the_next() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Full, "{error}"),
     }
 }
+
+#[test]
+fn a_polling_thread_that_is_not_there_cannot_be_shared() {
+    let Some(other) = common::ring(8) else { return };
+    let error = Ring::builder(8).sqpoll(Duration::from_millis(10)).build_attached(&other).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("make it with sqpoll, too"), "{error}");
+}
