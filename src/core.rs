@@ -521,6 +521,26 @@ impl<B, E: Entries> Core<B, E> {
         self.set_extra_flags(self.extra_flags | link);
     }
 
+    /// Whether a chain of `length` operations fits behind what waits, and into the table; if not, why.
+    pub(crate) fn check_chain(&self, length: u32) -> Result<(), RejectReason> {
+        if !self.queues.is_usable() {
+            return Err(self.queues.why_unusable());
+        }
+        if self.queues.cuts_chains() {
+            return Err(RejectReason::SharedPoller);
+        }
+        if length > self.queues.sq_entries() {
+            return Err(RejectReason::ChainTooLong);
+        }
+        let raw_in_flight = self.queues.raw_in_flight();
+        let is_crowded =
+            raw_in_flight != 0 && self.table.in_flight() + raw_in_flight + length > self.queues.cq_entries();
+        if is_crowded || !self.table.has_room(length) {
+            return Err(RejectReason::TableFull);
+        }
+        if length > self.queues.sq_free() { Err(RejectReason::QueueFull) } else { Ok(()) }
+    }
+
     /// Publishes the chain: moves the tail over all of its entries at once.
     pub(crate) fn end_chain(&mut self) {
         let count = std::mem::take(&mut self.ahead);
