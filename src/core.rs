@@ -998,12 +998,25 @@ impl<B, E: Entries> Core<B, E> {
         self.registered.forget_unused_pools(&mut self.queues, is_idle);
     }
 
+    /// Takes away a table of buffers that no pool is in any more; says what is in the way of the raw interface's.
+    pub(crate) fn give_up_buffers(&mut self) -> Result<()> {
+        let is_idle = self.is_idle();
+        self.registered.give_up_buffers(&mut self.queues, is_idle)
+    }
+
+    /// As [`Core::give_up_buffers`], for files.
+    pub(crate) fn give_up_files(&mut self) -> Result<()> {
+        let is_idle = self.is_idle();
+        self.registered.give_up_files(&mut self.queues, is_idle, &mut self.table)
+    }
+
     /// Registers the caller's own buffers.
     ///
     /// # Safety
     ///
     /// As for [`crate::Ring::register_buffers`].
     pub(crate) unsafe fn register_buffers(&mut self, buffers: &[libc::iovec]) -> Result<()> {
+        self.give_up_buffers()?;
         // SAFETY: the same obligations, passed on.
         unsafe { self.registered.register_buffers(&mut self.queues, buffers) }
     }
