@@ -20,7 +20,7 @@ pub enum Reason {
     Sysctl,
     /// A seccomp filter forbids it, as container runtimes do by default.
     Seccomp,
-    /// Not enough locked memory (RLIMIT_MEMLOCK).
+    /// Not enough memory: locked memory, as a rule (RLIMIT_MEMLOCK), or address space (RLIMIT_AS).
     Memlock,
     /// Too many open files.
     TooManyFiles,
@@ -71,8 +71,9 @@ impl std::error::Error for Unavailable {}
 
 /// Whether io_uring can be used by this process, and if not, why.
 ///
-/// Found out by loading the library, setting up a ring and passing an operation through it. The answer is kept, but for
-/// reasons that pass: too many open files, and too little memory, are asked about again.
+/// Found out by loading the library, setting up a ring and passing an operation through it. The answer is kept where it is yes,
+/// or no for a reason that lasts: no library, an old one or an old kernel, `kernel.io_uring_disabled`, a seccomp filter. Everything
+/// else, as too many open files and too little memory, is asked about again.
 ///
 /// # Errors
 ///
@@ -86,8 +87,8 @@ pub fn available() -> Result<(), Unavailable> {
 
 #[cfg(uring)]
 mod linux {
-    use std::fs;
     use std::sync::OnceLock;
+    use std::{fmt, fs, io};
 
     use liburing_sys as sys;
 
@@ -104,8 +105,7 @@ mod linux {
             return answer.clone();
         }
         let answer = try_ring().map_err(|error| Unavailable::from_error("io_uring", error));
-        let passes = |reason: &Unavailable| matches!(reason.reason, Reason::TooManyFiles | Reason::Memlock);
-        if !answer.as_ref().is_err_and(passes) {
+        if answer.as_ref().err().is_none_or(Unavailable::lasts) {
             // Another thread may have been faster, with the same answer.
             let _ = ANSWER.set(answer.clone());
         }
@@ -126,6 +126,13 @@ mod linux {
     }
 
     impl Unavailable {
+        /// Whether it is worth nothing to ask again. What is not known to last may pass.
+        fn lasts(&self) -> bool {
+            use Reason::{Kernel, LibraryMissing, LibraryTooOld, NotBuilt, Seccomp, Sysctl};
+
+            matches!(self.reason, NotBuilt | LibraryMissing | LibraryTooOld | Kernel | Sysctl | Seccomp)
+        }
+
         /// The reason behind an error of a ring.
         pub(crate) fn from_error(doing: &str, error: Error) -> Self {
             match (error.reason(), error.raw_os_error()) {
@@ -140,10 +147,27 @@ mod linux {
             Self::new(Reason::Other, error.to_string())
         }
 
+        /// The reason behind a mapping of our own that could not be made.
+        pub(crate) fn from_mapping(error: io::Error, doing: &str) -> Self {
+            let is_memory = error.raw_os_error() == Some(libc::ENOMEM);
+            let error = Error::from_io(error, doing);
+            if is_memory { Self::no_memory(&error) } else { Self::other(&error) }
+        }
+
+        fn no_memory(what: impl fmt::Display) -> Self {
+            Self::new(
+                Reason::Memlock,
+                format!("{what}; too little memory, or address space (`ulimit -v` shows its limit)"),
+            )
+        }
+
         /// The reason why liburing could not be loaded.
         pub(crate) fn from_load(error: &sys::LoadError) -> Self {
             let reason = match error {
                 sys::LoadError::TooOld { .. } => Reason::LibraryTooOld,
+                sys::LoadError::Open { file, reason, .. } if is_want_of_memory(reason) => {
+                    return Self::no_memory(format_args!("cannot load {}: {reason}", file.display()));
+                }
                 // The loader keeps the errno to itself; what keeps it from opening the library keeps us from opening this.
                 _ => match fs::File::open("/dev/null").err().and_then(|error| error.raw_os_error()) {
                     Some(errno @ (libc::EMFILE | libc::ENFILE)) => {
@@ -201,7 +225,10 @@ mod linux {
                 },
                 libc::ENOMEM => Self::new(
                     Reason::Memlock,
-                    format!("{call}: {said}; RLIMIT_MEMLOCK is too small for a ring (`ulimit -l` shows it in KiB)"),
+                    format!(
+                        "{call}: {said}; too little memory for a ring: RLIMIT_MEMLOCK may be too small (`ulimit -l` shows it \
+                         in KiB), or address space be short (`ulimit -v`)"
+                    ),
                 ),
                 libc::EMFILE | libc::ENFILE => Self::new(
                     Reason::TooManyFiles,
@@ -210,6 +237,13 @@ mod linux {
                 _ => Self::new(Reason::Other, format!("{call}: {said}")),
             }
         }
+    }
+
+    /// Whether the loader says that it had no memory, or address space; it gives the errno in words, if at all. It may also be a
+    /// file system that nothing may be executed from: then the next question has the same answer.
+    fn is_want_of_memory(said: &str) -> bool {
+        !said.contains("not permitted")
+            && ["allocate", "map segment", "zero-fill"].iter().any(|part| said.contains(part))
     }
 
     /// `kernel.io_uring_disabled`, where the kernel has it (since Linux 6.6).
@@ -236,5 +270,41 @@ mod linux {
         let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
         let said = status.lines().find_map(|line| line.strip_prefix(field));
         said.unwrap_or_default().trim().to_owned()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn only_what_lasts_is_kept() {
+            let errno = |errno| Unavailable::from_errno("io_uring_setup", errno);
+            for passes in [libc::ENOMEM, libc::EMFILE, libc::EAGAIN, libc::EIO] {
+                assert!(!errno(passes).lasts(), "{}", errno(passes));
+            }
+            assert!(errno(libc::ENOSYS).lasts());
+            assert!(Unavailable::library_too_old().lasts());
+            let mapping = |errno| Unavailable::from_mapping(io::Error::from_raw_os_error(errno), "map a page");
+            assert_eq!(mapping(libc::ENOMEM).reason, Reason::Memlock);
+            assert!(!mapping(libc::ENOMEM).lasts() && !mapping(libc::EINVAL).lasts());
+        }
+
+        #[test]
+        fn a_loader_without_memory_is_understood() {
+            for said in [
+                "liburing.so.2: failed to map segment from shared object",
+                "liburing.so.2: cannot create shared object descriptor: Cannot allocate memory",
+                "Error loading shared library liburing.so.2: Cannot allocate memory",
+            ] {
+                assert!(is_want_of_memory(said), "{said}");
+            }
+            for said in [
+                "liburing.so.2: cannot open shared object file: No such file or directory",
+                "liburing.so.2: failed to map segment from shared object: Operation not permitted",
+                "liburing.so.2: file too short",
+            ] {
+                assert!(!is_want_of_memory(said), "{said}");
+            }
+        }
     }
 }

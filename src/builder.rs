@@ -147,8 +147,8 @@ impl<E: Entries> RingBuilder<E> {
         self.set(SetupFlags::CQSIZE, true)
     }
 
-    /// A kernel thread takes submissions without a system call and sleeps after `idle` without any; zero is the kernel's own
-    /// limit, a second.
+    /// A kernel thread takes submissions without a system call and sleeps after `idle` without any; zero means the kernel's
+    /// default, one second.
     #[doc(alias = "IORING_SETUP_SQPOLL")]
     #[must_use]
     pub fn sqpoll(mut self, idle: Duration) -> Self {
@@ -301,7 +301,7 @@ impl<E: Entries> RingBuilder<E> {
     }
 
     /// As [`RingBuilder::build`], and the ring has its kernel threads together with `other`: with [`RingBuilder::sqpoll`],
-    /// one thread takes the submissions of both. Without, this does nothing worth having (since Linux 5.12).
+    /// one thread takes the submissions of both. Only useful with `sqpoll` on both rings (since Linux 5.12).
     ///
     /// Neither of the two takes a [`Ring::chain`] from then on ([`RejectReason::SharedPoller`](crate::RejectReason::SharedPoller)):
     /// of several rings the thread takes eight entries at a time, and the kernel ends a chain there. One that is in `other`'s queue
@@ -309,9 +309,13 @@ impl<E: Entries> RingBuilder<E> {
     ///
     /// # Errors
     ///
-    /// As for [`RingBuilder::build`].
+    /// As for [`RingBuilder::build`], and [`ErrorKind::InvalidInput`] with `sqpoll` where `other` has no polling thread.
     #[doc(alias = "IORING_SETUP_ATTACH_WQ")]
     pub fn build_attached<B, F: Entries>(&self, other: &Ring<B, F>) -> Result<Ring<NoBuffers, E>> {
+        if self.flags.contains(SetupFlags::SQPOLL) && !other.flags().contains(SetupFlags::SQPOLL) {
+            let message = "the other ring has no polling thread to share; make it with sqpoll, too";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
         let descriptor = other.descriptor();
         let core = self.clone().set(SetupFlags::ATTACH_WQ, true).core_attached(descriptor)?;
         core.queues().share_poller();

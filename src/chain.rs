@@ -26,8 +26,10 @@ impl<B, E: Entries> Ring<B, E> {
     ///
     /// In C these are linked entries. ([`Operations::link`](crate::Operations::link) is another thing: a name for a file.)
     ///
-    /// Nothing is started before `build` has returned `Ok`: where it answers `Err`, or unwinds, everything goes back to where
-    /// it came from. All of a chain is submitted at once.
+    /// Nothing is started before `build` has returned `Ok`. Where it answers `Err`, or unwinds, leases return to their pools *with
+    /// what was in them*, buffers that were moved in are **dropped**, and a descriptor that was to be closed **is closed**: who
+    /// can't do without them asks [`Ring::check_chain`] first, and sees to it that nothing else is refused. All of a chain is
+    /// submitted at once.
     ///
     /// # Errors
     ///
@@ -67,6 +69,41 @@ impl<B, E: Entries> Ring<B, E> {
         build: impl FnOnce(&mut Chain<'_, B, E>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         self.chain_by(sys::IOSQE_IO_LINK as u8, build)
+    }
+
+    /// Whether a chain of `length` operations has room: one that is put together right after is not refused for the want of it.
+    ///
+    /// What is given to a chain that is given up half way is gone, so that this is worth a look before something that there is
+    /// no other copy of is moved in. It says nothing of what may be refused for other reasons, as a file of another ring.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueFull`](crate::RejectReason::QueueFull): submit first; [`TableFull`](crate::RejectReason::TableFull): take some
+    /// completions first; those of [`Ring::chain`], and of a ring that can't be used.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// use sysuring::{OpRing, Operations as _, RejectReason, Ring};
+    ///
+    /// # let file = std::sync::Arc::new(std::os::fd::OwnedFd::from(std::fs::File::options().write(true).open("/dev/null")?));
+    /// let mut ring: OpRing<Vec<u8>> = Ring::builder(2).build_owned()?;
+    /// ring.nop()?; // waits in the queue
+    /// let only_copy = b"hello".to_vec();
+    /// if let Err(rejected) = ring.check_chain(2) {
+    ///     assert_eq!(rejected.reason(), RejectReason::QueueFull);
+    ///     ring.submit()?;
+    /// }
+    /// ring.chain(|chain| -> sysuring::Result<_> {
+    ///     chain.write_owned(&file, only_copy, 0)?;
+    ///     Ok(chain.nop()?)
+    /// })?;
+    /// # ring.submit_and_wait(3)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn check_chain(&self, length: u32) -> Result<(), Rejected<()>> {
+        self.core_ref().check_chain(length).map_err(|reason| Rejected::new(reason, ()))
     }
 
     /// As [`Ring::chain`], but an operation that fails does not end those after it.

@@ -170,7 +170,8 @@ impl<B> Done<B> {
     ///
     /// # Errors
     ///
-    /// What the kernel reported.
+    /// What the kernel reported. A completion does not say what the operation was, and nor does the error: compare
+    /// [`Done::ticket`] with what the operation was started with.
     #[inline]
     pub fn result(&self) -> Result<u32> {
         check(self.result, "io_uring operation")

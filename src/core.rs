@@ -548,6 +548,26 @@ impl<B, E: Entries> Core<B, E> {
         self.set_extra_flags(self.extra_flags | link);
     }
 
+    /// Whether a chain of `length` operations fits behind what waits, and into the table; if not, why.
+    pub(crate) fn check_chain(&self, length: u32) -> Result<(), RejectReason> {
+        if !self.queues.is_usable() {
+            return Err(self.queues.why_unusable());
+        }
+        if self.queues.cuts_chains() {
+            return Err(RejectReason::SharedPoller);
+        }
+        if length > self.queues.sq_entries() {
+            return Err(RejectReason::ChainTooLong);
+        }
+        let raw_in_flight = self.queues.raw_in_flight();
+        let is_crowded =
+            raw_in_flight != 0 && self.table.in_flight() + raw_in_flight + length > self.queues.cq_entries();
+        if is_crowded || !self.table.has_room(length) {
+            return Err(RejectReason::TableFull);
+        }
+        if length > self.queues.sq_free() { Err(RejectReason::QueueFull) } else { Ok(()) }
+    }
+
     /// Publishes the chain: moves the tail over all of its entries at once.
     pub(crate) fn end_chain(&mut self) {
         let count = std::mem::take(&mut self.ahead);
@@ -1067,12 +1087,25 @@ impl<B, E: Entries> Core<B, E> {
         self.registered.forget_unused_pools(&mut self.queues, is_idle);
     }
 
+    /// Takes away a table of buffers that no pool is in any more; says what is in the way of the raw interface's.
+    pub(crate) fn give_up_buffers(&mut self) -> Result<()> {
+        let is_idle = self.is_idle();
+        self.registered.give_up_buffers(&mut self.queues, is_idle)
+    }
+
+    /// As [`Core::give_up_buffers`], for files.
+    pub(crate) fn give_up_files(&mut self) -> Result<()> {
+        let is_idle = self.is_idle();
+        self.registered.give_up_files(&mut self.queues, is_idle, &mut self.table)
+    }
+
     /// Registers the caller's own buffers.
     ///
     /// # Safety
     ///
     /// As for [`crate::Ring::register_buffers`].
     pub(crate) unsafe fn register_buffers(&mut self, buffers: &[libc::iovec]) -> Result<()> {
+        self.give_up_buffers()?;
         // SAFETY: the same obligations, passed on.
         unsafe { self.registered.register_buffers(&mut self.queues, buffers) }
     }

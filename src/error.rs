@@ -1,8 +1,9 @@
 //! The one error type of the library.
 //!
 //! An [`Error`] is one word wide, so that a `Result` on the hot path stays small; what it says is put together only when
-//! something went wrong. Match on [`Error::kind`]; print it to get a sentence that names the operation, the place and the
-//! remedy.
+//! something went wrong. Match on [`Error::kind`]; print it to get a sentence that names what was tried, the place and the
+//! remedy, as far as they are known. What one operation of a ring ended with is made of its completion alone, which says nothing
+//! of what the operation was: that is known to whoever keeps its [`Ticket`](crate::Ticket).
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -63,7 +64,9 @@ pub enum ErrorKind {
     Io,
 }
 
-/// An error of this library.
+/// An error of this library; printed, a sentence that says what went wrong and what helps.
+///
+/// That of a completion ([`Done::result`](crate::Done::result)) does not say which operation failed: the ticket does.
 ///
 /// Converts to [`io::Error`] with the same errno where there was one.
 #[derive(Clone)]

@@ -81,6 +81,11 @@ impl FileTable {
         self.entries.is_empty()
     }
 
+    /// Whether no entry is taken.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.entries.iter().all(|entry| entry.load(Ordering::Acquire) == FREE)
+    }
+
     /// Takes a free entry.
     pub(crate) fn claim(&self) -> Option<u32> {
         let index = self.entries.iter().position(|entry| entry.load(Ordering::Relaxed) == FREE)?;

@@ -7,23 +7,30 @@ use std::sync::{Arc, Weak};
 use crate::core::Core;
 use crate::entries::Entries;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::ForkMark;
+use crate::rejected::RejectReason;
 use crate::ring::Ring;
 
 /// Where messages to a ring go: a handle that is cloned, and sent to other threads. Made by [`Ring::mailbox`], used by
 /// [`Operations::message`](crate::Operations::message).
 ///
 /// It keeps nothing of the ring alive, and is of no use once the ring is gone. An operation that sends a message keeps the
-/// ring's descriptor open until it ends, and with it what the kernel has of the ring.
+/// ring's descriptor open until it ends, and with it what the kernel has of the ring. In the child of a `fork` it is of no use, as
+/// the ring is: the number may be another file's there.
 #[derive(Clone)]
 pub struct Mailbox {
     /// A descriptor of the ring that is nobody else's: for as long as an operation has it, its number is the ring's.
     ring: Weak<OwnedFd>,
+    mark: ForkMark,
 }
 
 impl Mailbox {
-    /// The ring's descriptor, to be kept open by an operation; `None` where the ring is gone.
-    pub(crate) fn descriptor(&self) -> Option<Arc<OwnedFd>> {
-        self.ring.upgrade()
+    /// The ring's descriptor, to be kept open by an operation; or that the ring is gone, or the parent process's.
+    pub(crate) fn descriptor(&self) -> Result<Arc<OwnedFd>, RejectReason> {
+        if !self.mark.is_alive() {
+            return Err(RejectReason::Forked);
+        }
+        self.ring.upgrade().ok_or(RejectReason::RingGone)
     }
 }
 
@@ -74,6 +81,7 @@ impl<B, E: Entries> Core<B, E> {
             let message = "the ring's descriptor was closed (close_ring_fd): nobody else can name the ring";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
+        let mark = self.queues().mark();
         let descriptor = match &mut self.mailbox {
             Some(descriptor) => descriptor,
             none => {
@@ -83,7 +91,7 @@ impl<B, E: Entries> Core<B, E> {
                 none.insert(Arc::new(copy.map_err(|error| Error::from_io(error, "copy a ring's descriptor"))?))
             }
         };
-        Ok(Mailbox { ring: Arc::downgrade(descriptor) })
+        Ok(Mailbox { ring: Arc::downgrade(descriptor), mark })
     }
 
     /// From here on no message begins. In the child of a fork the number may be somebody else's by now.

@@ -2,8 +2,8 @@
 //!
 //! One submission, many completions: each is a [`More`](crate::Completion::More), until a [`Done`](crate::Completion::Done)
 //! ends the operation. The kernel ends it by itself too, when an error comes or the completion queue overflows: who wants to
-//! go on starts it again. For one ring's thread only, since a thread that waits for one ticket would not know what to do with
-//! another's results.
+//! go on starts it again, as the example of [`Ring::recv_multishot`] does. For one ring's thread only, since a thread that waits
+//! for one ticket would not know what to do with another's results.
 
 use std::sync::Arc;
 
@@ -117,6 +117,53 @@ impl<B, E: Entries> Ring<B, E> {
     ///
     /// Ends with ENOBUFS where no buffer is left, and with 0 at the end of the stream. With `bundle` (since Linux 6.10) a
     /// result may span several buffers; an incremental group has one for each result all the same.
+    ///
+    /// ```
+    /// use std::io::Write as _;
+    /// use std::os::fd::OwnedFd;
+    /// use std::os::unix::net::UnixStream;
+    /// use std::sync::Arc;
+    ///
+    /// use sysuring::{Completion, Ring, libc};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if sysuring::available().is_err() { return Ok(()) }
+    /// let mut ring = Ring::with_entries(8)?;
+    /// # if ring.provide_buffers(2, 16, false).is_err() { return Ok(()) }
+    /// let buffers = ring.provide_buffers(2, 16, false)?;
+    /// let (here, mut there) = UnixStream::pair()?;
+    /// there.write_all(&[7; 100])?;
+    /// drop(there);
+    /// let socket = Arc::new(OwnedFd::from(here));
+    /// let (mut received, mut is_over) = (Vec::new(), false);
+    /// while !is_over {
+    ///     ring.recv_multishot(&socket, &buffers, 0, false)?;
+    ///     let mut goes_on = true;
+    ///     while goes_on {
+    ///         ring.submit_and_wait(1)?;
+    ///         for completion in ring.completions() {
+    ///             let bufs = match completion {
+    ///                 Completion::More(more) => more.into_received(),
+    ///                 Completion::Done(done) => {
+    ///                     goes_on = false;
+    ///                     match done.result() {
+    ///                         // No buffer was left; those that were dropped below are there when it is started again.
+    ///                         Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+    /// #                       Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
+    ///                         result => is_over = result? == 0,
+    ///                     }
+    ///                     done.into_received()
+    ///                 }
+    ///                 _ => None,
+    ///             };
+    ///             bufs.into_iter().flatten().for_each(|buf| received.extend_from_slice(&buf));
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!(received, [7; 100]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

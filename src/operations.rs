@@ -642,7 +642,8 @@ pub trait Operations: Starter {
     }
 
     /// Closes a descriptor. Where the operation is cancelled before it began, the descriptor is closed with the completion. Where
-    /// it ends with another error nobody knows whether it is closed, and it is left as it is.
+    /// it ends with another error nobody knows whether it is closed, and it is left as it is. In a [`Ring::chain`](crate::Ring::chain)
+    /// that is given up after this, the descriptor is closed, too.
     ///
     /// # Errors
     ///
@@ -871,11 +872,11 @@ pub trait Operations: Starter {
     ///
     /// # Errors
     ///
-    /// [`RejectReason::RingGone`], and as for all operations. A ring that goes later makes the result an error, or nobody reads
+    /// [`RejectReason::RingGone`], [`RejectReason::Forked`] where it is a ring of the parent process, and as for all operations. A ring that goes later makes the result an error, or nobody reads
     /// the message. EOVERFLOW as the result means that the kernel had no memory for it; the other ring is poisoned then.
     #[doc(alias("io_uring_prep_msg_ring", "IORING_OP_MSG_RING"))]
     fn message(&mut self, to: &Mailbox, data: UserData, value: i32) -> Result<Ticket, Rejected<()>> {
-        let Some(descriptor) = to.descriptor() else { return Err(Rejected::new(RejectReason::RingGone, ())) };
+        let descriptor = to.descriptor().map_err(|reason| Rejected::new(reason, ()))?;
         // The first command, whose number is 0: data.
         let operation =
             Operation { length: value as u32, offset: data.get(), ..Operation::new(sys::IORING_OP_MSG_RING) };

@@ -73,6 +73,13 @@ impl<E: Entries> Queues<E> {
         Some(unsafe { NonNull::new_unchecked(sqe) })
     }
 
+    /// Entries that fit behind the tail.
+    pub(crate) fn sq_free(&self) -> u32 {
+        // SAFETY: the ring is set up; `sq` is only used by us.
+        let sq = unsafe { &(*self.raw()).sq };
+        sq.ring_entries - sq.sqe_tail.wrapping_sub(self.consumed())
+    }
+
     /// Moves the tail over the entry that [`Queues::reserve`] gave, which is complete now.
     #[inline(always)]
     pub(crate) fn commit(&mut self) {

@@ -95,8 +95,7 @@ impl RawRing {
     ) -> Result<Self, SetupError> {
         sys::load().map_err(|error| SetupError::Unavailable(Unavailable::from_load(&error)))?;
         let mark = ForkMark::current().map_err(|error| {
-            let error = Error::from_io(error, "map a page that a fork wipes");
-            SetupError::Unavailable(Unavailable::other(&error))
+            SetupError::Unavailable(Unavailable::from_mapping(error, "map a page that a fork wipes"))
         })?;
         // SAFETY: all zeroes is a value of this C structure.
         let ring = Box::new(unsafe { std::mem::zeroed::<sys::io_uring>() });

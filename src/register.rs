@@ -4,7 +4,8 @@
 //! buffers and files come back as `user_data`: they are [`UserData`] here, so that none is taken for an operation's.
 //!
 //! A ring has one table of files and one of buffers: either the safe interface's ([`Ring::register_file`],
-//! [`Ring::register_pool`]) or the raw one's. Who comes second gets [`ErrorKind::Busy`].
+//! [`Ring::register_pool`]) or the raw one's. Who comes second gets [`ErrorKind::Busy`], until the first has nothing in it any
+//! more and nothing is in flight.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 #[cfg(liburing_2_4)]
@@ -53,7 +54,7 @@ impl<B, E: Entries> Ring<B, E> {
     /// [`ErrorKind::Busy`] where there is a table already; what the kernel reports.
     #[doc(alias = "io_uring_register_buffers_sparse")]
     pub fn register_buffers_sparse(&mut self, count: u32) -> Result<()> {
-        let ring = self.usable()?;
+        let ring = self.with_room_for_buffers()?;
         // SAFETY: the ring is set up and ours; an empty table lends nothing.
         let returned = unsafe { sys::io_uring_register_buffers_sparse(ring, count) };
         self.made_buffers(returned)
@@ -75,7 +76,7 @@ impl<B, E: Entries> Ring<B, E> {
     #[doc(alias = "io_uring_register_buffers_tags")]
     pub unsafe fn register_buffers_tags(&mut self, buffers: &[libc::iovec], tags: &[UserData]) -> Result<()> {
         let count = as_many(buffers.len(), tags)?;
-        let ring = self.usable()?;
+        let ring = self.with_room_for_buffers()?;
         // SAFETY: the ring is set up and ours; both arrays are read during the call; the caller vouches for the memory.
         let returned =
             unsafe { sys::io_uring_register_buffers_tags(ring, buffers.as_ptr(), tags.as_ptr().cast(), count) };
@@ -128,6 +129,7 @@ impl<B, E: Entries> Ring<B, E> {
     #[doc(alias("io_uring_clone_buffers", "__io_uring_clone_buffers"))]
     pub fn clone_buffers<C, F: Entries>(&mut self, source: &Ring<C, F>) -> Result<()> {
         let ring = self.ring_for("io_uring_clone_buffers")?;
+        self.core().give_up_buffers()?;
         // SAFETY: both rings are set up and of this thread, and the other one is only read.
         let returned = unsafe { sys::io_uring_clone_buffers(ring, source.as_raw()) };
         self.made_buffers(returned)
@@ -152,7 +154,8 @@ impl<B, E: Entries> Ring<B, E> {
         replace: bool,
     ) -> Result<()> {
         let ring = self.ring_for("io_uring_clone_buffers_offset")?;
-        // Pools are not replaced: without the flag the kernel refuses where there is a table.
+        // Pools are not replaced.
+        self.core().give_up_buffers()?;
         let replace = replace && self.core().queues().raw_buffers;
         let flags = if replace { sys::IORING_REGISTER_DST_REPLACE } else { 0 };
         // SAFETY: as for `clone_buffers`.
@@ -161,9 +164,15 @@ impl<B, E: Entries> Ring<B, E> {
         self.made_buffers(returned)
     }
 
+    /// As [`Ring::usable`], where no pools are in the way of a table of the raw interface's.
+    fn with_room_for_buffers(&mut self) -> Result<*mut sys::io_uring> {
+        self.core().give_up_buffers()?;
+        self.usable()
+    }
+
     /// A table of buffers was asked for, for the raw interface.
     fn made_buffers(&mut self, returned: libc::c_int) -> Result<()> {
-        made_table(returned, "buffers", "unregister_buffers or unregister_pool")?;
+        made_table(returned, "buffers", "unregister_buffers")?;
         self.core().queues_mut().raw_buffers = true;
         Ok(())
     }
@@ -199,7 +208,7 @@ impl<B, E: Entries> Ring<B, E> {
     /// ```
     #[doc(alias = "io_uring_register_files")]
     pub fn register_files(&mut self, files: &[Option<BorrowedFd<'_>>]) -> Result<()> {
-        let ring = self.usable()?;
+        let ring = self.with_room_for_files()?;
         let files = numbers(files);
         // SAFETY: the ring is set up and ours; the array is read during the call.
         let returned = unsafe { sys::io_uring_register_files(ring, files.as_ptr(), files.len() as u32) };
@@ -215,7 +224,7 @@ impl<B, E: Entries> Ring<B, E> {
     /// As for [`Ring::register_files`].
     #[doc(alias = "io_uring_register_files_sparse")]
     pub fn register_files_sparse(&mut self, count: u32) -> Result<()> {
-        let ring = self.usable()?;
+        let ring = self.with_room_for_files()?;
         // SAFETY: the ring is set up and ours.
         let returned = unsafe { sys::io_uring_register_files_sparse(ring, count) };
         self.made_files(returned)
@@ -232,7 +241,7 @@ impl<B, E: Entries> Ring<B, E> {
     #[doc(alias = "io_uring_register_files_tags")]
     pub fn register_files_tags(&mut self, files: &[Option<BorrowedFd<'_>>], tags: &[UserData]) -> Result<()> {
         let count = as_many(files.len(), tags)?;
-        let ring = self.usable()?;
+        let ring = self.with_room_for_files()?;
         let files = numbers(files);
         // SAFETY: the ring is set up and ours; both arrays are read during the call.
         let returned = unsafe { sys::io_uring_register_files_tags(ring, files.as_ptr(), tags.as_ptr().cast(), count) };
@@ -317,6 +326,12 @@ impl<B, E: Entries> Ring<B, E> {
         check(returned, "set the range of registered files to choose from").map(drop)
     }
 
+    /// As [`Ring::usable`], where no files of the safe interface are in the way of a table of the raw one's.
+    fn with_room_for_files(&mut self) -> Result<*mut sys::io_uring> {
+        self.core().give_up_files()?;
+        self.usable()
+    }
+
     fn with_files(&mut self) -> Result<*mut sys::io_uring> {
         let ring = self.usable()?;
         if self.core().queues().raw_files { Ok(ring) } else { Err(not_raw("files", "register_files")) }
@@ -396,7 +411,7 @@ impl<B, E: Entries> Ring<B, E> {
         check(unsafe { sys::io_uring_unregister_eventfd(ring) }, "unregister the eventfd").map(drop)
     }
 
-    /// Whether completions are counted in the registered eventfd.
+    /// Whether completions *would be* counted in an eventfd; as in C also true where none is registered.
     ///
     #[doc = reference!(io_uring_cq_eventfd_enabled, "2.0", "5.8")]
     #[doc(alias = "io_uring_cq_eventfd_enabled")]

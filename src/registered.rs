@@ -190,6 +190,36 @@ impl Registered {
         Ok(())
     }
 
+    /// Takes the table away where no file is in it, so that the raw interface can have one; says what is in the way.
+    pub(crate) fn give_up_files<B>(
+        &mut self,
+        raw_ring: &mut RawRing,
+        is_idle: bool,
+        table: &mut Table<B>,
+    ) -> Result<()> {
+        raw_ring.check_usable()?;
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        self.release_files(raw_ring, table);
+        if !self.files.is_unused() {
+            let message = "files are registered on the ring (register_file); drop them, and take the completions of what uses \
+                           them, to make room for a table of the raw interface";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        if !is_idle {
+            // Before Linux 6.13 the kernel waits for them, and on 6.1 for ever.
+            let message = "files were registered on the ring, and operations are in flight; wait for them, which makes room for a \
+                           table of the raw interface";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        // SAFETY: the ring is set up and ours, and has nothing in flight; nobody has an entry of the table.
+        check(unsafe { sys::io_uring_unregister_files(raw_ring.raw()) }, "unregister an empty table of files")?;
+        self.files = Arc::new(FileTable::new(0));
+        self.in_flight = Box::default();
+        Ok(())
+    }
+
     fn update_file(raw_ring: &mut RawRing, index: u32, descriptor: RawFd) -> Result<()> {
         // SAFETY: the ring is set up and ours; the one descriptor is read during the call.
         let returned = unsafe { sys::io_uring_register_files_update(raw_ring.raw(), index, &raw const descriptor, 1) };
@@ -410,6 +440,28 @@ impl Registered {
         }
     }
 
+    /// Takes the table away where no pool is in it, so that the raw interface can have one; says what is in the way.
+    pub(crate) fn give_up_buffers(&mut self, raw_ring: &mut RawRing, is_idle: bool) -> Result<()> {
+        raw_ring.check_usable()?;
+        self.forget_unused_pools(raw_ring, is_idle);
+        if !self.pools.is_empty() {
+            let message = "the ring has pools registered; unregister_pool makes room for buffers of the raw interface";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        if self.buffers == BufferTable::None {
+            return Ok(());
+        }
+        if !is_idle {
+            let message = "pools were registered on the ring, and operations are in flight; wait for them, which makes room for \
+                           buffers of the raw interface";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        // SAFETY: the ring is set up and ours, and has nothing in flight.
+        check(unsafe { sys::io_uring_unregister_buffers(raw_ring.raw()) }, "unregister an empty table of buffers")?;
+        self.buffers = BufferTable::None;
+        Ok(())
+    }
+
     /// Registers the caller's own buffers.
     ///
     /// # Safety
@@ -418,7 +470,7 @@ impl Registered {
     pub(crate) unsafe fn register_buffers(&mut self, raw_ring: &mut RawRing, buffers: &[libc::iovec]) -> Result<()> {
         raw_ring.check_usable()?;
         if self.buffers != BufferTable::None || raw_ring.raw_buffers {
-            let message = "the ring has registered buffers already; unregister them first";
+            let message = "the ring has registered buffers already; unregister_buffers makes room for others";
             return Err(Error::new(ErrorKind::Busy, message));
         }
         // SAFETY: the ring is set up and ours; the array is read during the call; the caller vouches for the memory.

@@ -27,7 +27,9 @@ pub enum RejectReason {
     SharedPoller,
     /// All places for registered files are taken ([`RingBuilder::files`](crate::RingBuilder::files)).
     FilesFull,
-    /// The ring can have no registered files; [`Ring::register_file`](crate::Ring::register_file) says why.
+    /// The ring can have no registered files; [`Ring::register_file`](crate::Ring::register_file) says why. Its kind is
+    /// [`ErrorKind::Busy`], since the raw interface may let go of its own; where the ring was made with
+    /// [`RingBuilder::files`](crate::RingBuilder::files) of 0, nothing ever will.
     NoFiles,
     /// The kernel is too old for the operation.
     Unsupported,
@@ -76,7 +78,8 @@ impl fmt::Display for RejectReason {
                  (RingBuilder::files)"
             }
             Self::NoFiles => {
-                "the ring can have no registered files, as when the raw interface has; register_file says why"
+                "the ring can have no registered files, as when the raw interface has, or it was made for none \
+                 (RingBuilder::files); register_file says why"
             }
             Self::Unsupported => "the kernel is too old for the operation",
             Self::RingGone => "the ring that the message is for is gone; forget its mailbox",

@@ -71,7 +71,8 @@ mod scoped {
 
 impl<B, E: Entries> Ring<B, E> {
     /// Runs `work`, which may start operations on memory that it borrows, and returns when all of them have ended, however
-    /// long that takes.
+    /// long that takes. That holds when `work` panics or returns early with `?`, too: a read of a pipe that nobody writes to holds
+    /// up the panic; [`cancel`](Scope::cancel) it first.
     ///
     /// Operations that were in flight before stay so; what completes meanwhile is there afterwards. That goes for what is
     /// started through [`Operations`](crate::Operations) inside as well, which takes a place in the table until then.

@@ -110,7 +110,9 @@ impl<E: Entries> SharedRing<E> {
     ///
     /// As there.
     pub fn register_file(&self, file: &impl AsFd) -> Result<FixedFile> {
-        self.with(|core| core.register_file(file.as_fd()))?
+        // The caller's own code, which may use this ring: before the lock.
+        let file = file.as_fd();
+        self.with(|core| core.register_file(file))?
     }
 
     /// Starts a read; see [`Operations::read_fixed`].

@@ -318,6 +318,18 @@ impl<B> Table<B> {
         self.free == NO_SLOT
     }
 
+    /// Whether so many entries are free. Looks at that many.
+    pub(crate) fn has_room(&self, count: u32) -> bool {
+        let mut slot = self.free;
+        for _ in 0..count {
+            match self.entries.get(slot as usize) {
+                Some(entry) => slot = entry.next,
+                None => return false,
+            }
+        }
+        true
+    }
+
     /// Makes an entry that owns what `start` holds.
     ///
     /// # Safety

@@ -25,8 +25,8 @@ const SHARED_ENTRIES: u32 = 256;
 /// How long a thread that could get no ring does not ask for one again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Rings that exist now.
-static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Rings that exist now. The child of a fork has none: neither its parent's rings, nor the threads that they are of.
+static COUNT: PerProcess<AtomicUsize> = PerProcess::new();
 /// 0: not set.
 static LIMIT: AtomicUsize = AtomicUsize::new(0);
 /// Counts the pools that devices gave up, so that rings know when to look for some of theirs.
@@ -85,9 +85,13 @@ impl OfThreads for BigEntries {
     }
 }
 
+/// A value of this process.
+fn of_process<T: Default + Send + Sync>(value: &'static PerProcess<T>) -> Result<&'static T> {
+    value.get(T::default).map_err(|error| Error::from_io(error, "map a page that a fork wipes"))
+}
+
 fn shared_rings<E: OfThreads>() -> Result<MutexGuard<'static, KnownRings<E>>> {
-    let rings =
-        E::shared().get(Mutex::default).map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
+    let rings = of_process(E::shared())?;
     Ok(rings.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -137,8 +141,24 @@ impl RingKind {
 #[derive(Debug)]
 pub(crate) struct Local<E: Entries> {
     rings: Vec<LocalRing<E>>,
-    /// When this thread was last refused a ring, of which kind, and why.
-    refused: Option<(Instant, RingKind, Error)>,
+    /// When this thread was last refused a ring, and why.
+    refused: Option<RefusedRing>,
+}
+
+/// That the kernel gave no ring, which it will not a moment later, either.
+#[derive(Debug)]
+struct RefusedRing {
+    when: Instant,
+    kind: RingKind,
+    /// There may be memory for fewer.
+    entries: u32,
+    why: Error,
+}
+
+impl RefusedRing {
+    fn holds_for(&self, kind: RingKind, entries: u32) -> bool {
+        self.kind == kind && self.entries <= entries && self.when.elapsed() < PATIENCE
+    }
 }
 
 #[derive(Debug)]
@@ -151,9 +171,9 @@ struct LocalRing<E: Entries> {
     _place: Place,
 }
 
-/// One of the rings that [`COUNT`] counts.
+/// One of the rings that a [`COUNT`] counts: that of the process which made it.
 #[derive(Debug)]
-struct Place;
+struct Place(&'static AtomicUsize);
 
 /// Why a thread got no ring. Made without an allocation where that is how things are meant to be.
 #[derive(Debug)]
@@ -183,19 +203,20 @@ impl From<Refused> for Error {
 }
 
 impl Place {
-    fn take() -> Option<Self> {
+    fn take() -> Result<Self, Refused> {
+        let count = of_process(&COUNT).map_err(Refused::Failed)?;
         let limit = ThreadRings::limit();
         let more = |count| (count < limit).then_some(count + 1);
-        match COUNT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Some(Self),
-            Err(_) => None,
+        match count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(Self(count)),
+            Err(_) => Err(Refused::OverLimit),
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        COUNT.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -223,12 +244,10 @@ impl<E: OfThreads> Local<E> {
         if let Some(index) = unusable {
             self.rings.swap_remove(index);
         }
-        if let Some((when, refused, why)) = &self.refused {
-            if *refused == kind && when.elapsed() < PATIENCE {
-                return Err(Refused::Failed(why.clone()));
-            }
+        if let Some(refused) = self.refused.as_ref().filter(|refused| refused.holds_for(kind, entries)) {
+            return Err(Refused::Failed(refused.why.clone()));
         }
-        let place = Place::take().ok_or(Refused::OverLimit)?;
+        let place = Place::take()?;
         match kind.make(entries) {
             Ok(ring) => {
                 let swept = POOLS_GIVEN_UP.load(Ordering::Relaxed);
@@ -236,7 +255,10 @@ impl<E: OfThreads> Local<E> {
                 Ok(self.rings.len() - 1)
             }
             Err(error) => {
-                self.refused = Some((Instant::now(), kind, error.clone()));
+                // One that asks for what nobody can have says nothing about the next.
+                if error.kind() != ErrorKind::InvalidInput {
+                    self.refused = Some(RefusedRing { when: Instant::now(), kind, entries, why: error.clone() });
+                }
                 Err(Refused::Failed(error))
             }
         }
@@ -322,13 +344,15 @@ fn sweep_pools<E: OfThreads>() {
 pub struct ThreadRings;
 
 impl ThreadRings {
-    /// Works on this thread's ring. Where there is none it is made, with at least `entries` submission queue entries; one that
-    /// is there is used as it is, however few it has, since somebody else's files, pools and operations may be on it.
+    /// Works on this thread's ring. Where there is none it is made, with at least `entries` submission queue entries, which are
+    /// rounded up to a power of two, and cut down to 32768; one that is there is used as it is, however few it has, since somebody
+    /// else's files, pools and operations may be on it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] when as many threads have rings as [`ThreadRings::limit`] says; [`ErrorKind::Busy`] inside of
-    /// `work`; [`ErrorKind::Unavailable`] where the kernel gives none, or the thread is ending and its rings are gone.
+    /// [`ErrorKind::InvalidInput`] where a ring is to be made with 0 entries; [`ErrorKind::Full`] when as many threads have rings as
+    /// [`ThreadRings::limit`] says; [`ErrorKind::Busy`] inside of `work`; [`ErrorKind::Unavailable`] where the kernel gives none, or
+    /// the thread is ending and its rings are gone.
     pub fn with<R>(entries: u32, work: impl FnOnce(&mut Ring) -> R) -> Result<R> {
         Ok(Self::with_kind::<SmallEntries, R>(RingKind::default(), entries, work)?)
     }
@@ -373,10 +397,10 @@ impl ThreadRings {
         Ok(ring)
     }
 
-    /// Rings that threads have now.
+    /// Rings that threads of this process have now.
     #[must_use]
     pub fn count() -> usize {
-        COUNT.load(Ordering::Relaxed)
+        of_process(&COUNT).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// Rings that threads may have at once; the number of processors unless set.

@@ -233,3 +233,58 @@ fn a_drained_operation_waits_for_those_before() {
     ring.nop().unwrap();
     assert_eq!(finish(&mut ring, 1)[0].raw_result(), 0);
 }
+
+#[test]
+fn a_chain_is_told_whether_it_has_room_before_anything_is_given_to_it() {
+    let Some(_) = common::ring(1) else { return };
+    let file = Arc::new(OwnedFd::from(tempfile::tempfile().unwrap()));
+    let mut ring: OpRing<Vec<u8>> = Ring::builder(4).cq_entries(8).build_owned().unwrap();
+    // What a chain of that length meets, which is given up where it has room.
+    let meets = |ring: &mut OpRing<Vec<u8>>, length: u32| {
+        let mut met = None;
+        let _ = ring.chain(|chain| -> Result<(), ()> {
+            met = (0..length).find_map(|_| chain.nop().err()).map(|rejected| rejected.reason());
+            Err(())
+        });
+        met
+    };
+    let mut seen = Vec::new();
+    for started in 0..8 {
+        for length in 1..=5 {
+            let said = ring.check_chain(length).err().map(|rejected| rejected.reason());
+            let met = meets(&mut ring, length);
+            // Which of two reasons comes first may differ.
+            assert_eq!(said.is_none(), met.is_none(), "{length} behind {started}: {said:?}, {met:?}");
+            seen.extend(said);
+        }
+        // Every other operation is a raw one.
+        if started % 2 == 0 {
+            ring.get_sqe().unwrap().prep_nop();
+        } else {
+            ring.nop().unwrap();
+        }
+        if started % 4 == 3 {
+            // Still not taken.
+            ring.submit_and_wait(started + 1).unwrap();
+        }
+    }
+    for reason in [RejectReason::QueueFull, RejectReason::TableFull, RejectReason::ChainTooLong] {
+        assert!(seen.contains(&reason), "{reason:?}");
+    }
+    assert!(ring.check_chain(1).is_err());
+    assert_eq!(ring.completions().count(), 8);
+
+    ring.nop().unwrap();
+    ring.nop().unwrap();
+    ring.nop().unwrap();
+    let (data, to_close) = (b"the only copy".to_vec(), OwnedFd::from(File::open("/dev/null").unwrap()));
+    assert_eq!(ring.check_chain(2).unwrap_err().reason(), RejectReason::QueueFull);
+    ring.submit().unwrap();
+    ring.check_chain(2).unwrap();
+    ring.chain(|chain| -> Result<_, Error> {
+        chain.write_owned(&file, data, 0)?;
+        Ok(chain.close(to_close)?)
+    })
+    .unwrap();
+    assert!(finish(&mut ring, 5).iter().all(|done| [0, 13].contains(&done.raw_result())));
+}

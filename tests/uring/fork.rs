@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
-use sysuring::{Completion, ErrorKind, Operations as _, Pool, RejectReason, Ring};
+use sysuring::{Completion, ErrorKind, Operations as _, Pool, RejectReason, Ring, ThreadRings};
 
 use crate::common;
 
@@ -194,4 +194,32 @@ fn a_child_that_leaves_a_chain_leaves_the_parents_as_it_was() {
     let ends: Vec<_> = ring.completions().filter_map(Completion::into_done).collect();
     let result_of = |ticket| ends.iter().find(|done| done.ticket() == ticket).unwrap().raw_result();
     assert_eq!((ends.len(), result_of(second)), (2, -libc::ECANCELED));
+}
+
+#[test]
+fn rings_of_threads_that_a_child_has_not_got_are_not_counted() {
+    let Some(_) = common::ring(1) else { return };
+    if !common::is_alone("uring::fork::rings_of_threads_that_a_child_has_not_got_are_not_counted") {
+        return;
+    }
+    ThreadRings::set_limit(2);
+    let have_rings = Arc::new(Barrier::new(3));
+    for _ in 0..2 {
+        let have_rings = Arc::clone(&have_rings);
+        std::thread::spawn(move || {
+            ThreadRings::with(8, |_| ()).unwrap();
+            have_rings.wait();
+            // Until the process ends.
+            loop {
+                std::thread::park();
+            }
+        });
+    }
+    have_rings.wait();
+    in_child(|| {
+        let none = ThreadRings::count();
+        let entries = ThreadRings::with(8, |ring| ring.sq_entries());
+        (none, entries.ok(), ThreadRings::count()) == (0, Some(8), 1)
+    });
+    assert_eq!(ThreadRings::count(), 2, "what the child does not count its parent does");
 }

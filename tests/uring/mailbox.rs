@@ -240,3 +240,27 @@ fn the_child_of_a_fork_closes_what_is_its_own() {
     send(&mut other, &mailbox, [5]);
     assert_eq!(take(&mut ring, 1).1, [5]);
 }
+
+#[test]
+fn a_mailbox_is_of_no_use_in_the_child_of_a_fork() {
+    let Some(mut ring) = ring(8) else { return };
+    let mailbox = ring.mailbox().unwrap();
+    // SAFETY: the child allocates at most, which glibc supports after fork, and leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let is_refused = Ring::with_entries(2).is_ok_and(|mut own| {
+            let rejected = own.message(&mailbox, UserData::from(4), 2).err();
+            let _ = own.submit();
+            rejected.is_some_and(|rejected| rejected.reason() == RejectReason::Forked)
+        });
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(i32::from(!is_refused)) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child that was made above.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child sends messages to a ring of its parent");
+    let mut other = Ring::with_entries(2).unwrap();
+    send(&mut other, &mailbox, [5]);
+    assert_eq!(take(&mut ring, 1).1, [5], "and nothing else");
+}

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sysuring::{Completion, Error, ErrorKind, Operations as _, Pool, Result, Ring, SqeFlags, UserData, sys};
@@ -442,4 +443,60 @@ fn the_state_of_the_queues() {
     }
     assert!(ring.cq_has_overflow(), "raw entries are the caller's to count");
     assert_eq!(ring.completions().count(), 8);
+}
+
+#[test]
+fn tables_of_the_safe_interface_with_nothing_in_them_make_room_for_raw_ones() {
+    let Some(mut ring) = common::ring(8) else { return };
+    let zero = File::open("/dev/zero").unwrap();
+    let (pool, memory) = (Pool::new(1, 4096).unwrap(), Pool::new(1, 4096).unwrap());
+    let mut memory = memory.lease().unwrap();
+    let vector = [libc::iovec { iov_base: memory.as_mut_ptr().cast(), iov_len: 4096 }];
+    for _ in 0..3 {
+        ring.register_pool(&pool).unwrap();
+        // SAFETY: the memory outlives the ring's use of it.
+        let error = unsafe { ring.register_buffers(&vector) }.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(error.to_string().contains("unregister_pool"), "{error}");
+        ring.unregister_pool(&pool).unwrap();
+        // The kernel may wait for what is in flight, and on some versions for ever.
+        let (reader, mut writer) = common::pipe();
+        ring.poll(&Arc::new(OwnedFd::from(reader)), libc::POLLIN as u32).unwrap();
+        ring.submit().unwrap();
+        // SAFETY: as above.
+        match unsafe { ring.register_buffers(&vector) } {
+            // Before Linux 5.19 a pool was the whole table, which is gone.
+            Ok(()) => assert!(!common::is_kernel(5, 19)),
+            Err(error) => assert!(error.to_string().contains("in flight"), "{error}"),
+        }
+        writer.write_all(b"x").unwrap();
+        common::finish_one(&mut ring).result().unwrap();
+        if common::is_kernel(5, 19) {
+            // SAFETY: as above.
+            unsafe { ring.register_buffers(&vector) }.unwrap();
+        }
+        ring.unregister_buffers().unwrap();
+        ring.register_pool(&pool).unwrap();
+        ring.unregister_pool(&pool).unwrap();
+        if can("empty tables", ring.register_buffers_sparse(4)).is_some() {
+            ring.unregister_buffers().unwrap();
+        }
+
+        let file = ring.register_file(&zero).unwrap();
+        let error = ring.register_files(&[None]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(error.to_string().contains("register_file"), "{error}");
+        drop(file);
+        ring.register_files(&[Some(zero.as_fd())]).unwrap();
+        ring.unregister_files().unwrap();
+    }
+}
+
+#[test]
+fn an_eventfd_would_be_counted_in_before_there_is_one() {
+    let Some(mut ring) = common::ring(8) else { return };
+    assert!(ring.cq_eventfd_enabled(), "as in C");
+    if can("switching", ring.cq_eventfd_toggle(false)).is_some() {
+        assert!(!ring.cq_eventfd_enabled());
+    }
 }

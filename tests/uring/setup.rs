@@ -3,7 +3,10 @@
 use std::fs::File;
 use std::time::Duration;
 
-use sysuring::{Completion, ErrorKind, Operations as _, Pool, RejectReason, Ring, SetupFlags, SqeFlags, UserData};
+use sysuring::{
+    Completion, ErrorKind, Operations as _, Pool, Reason, RejectReason, Ring, SetupFlags, SqeFlags, ThreadRings,
+    UserData,
+};
 
 use crate::common;
 
@@ -282,6 +285,61 @@ fn queues_keep_their_size_while_entries_wait_to_be_submitted() {
     }
 }
 
+/// Bytes of address space that the process has.
+fn address_space() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<u64>().unwrap() << 12
+}
+
+/// The soft limit of the address space.
+fn limit_address_space(bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limit is read during the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+}
+
+#[test]
+fn too_little_memory_is_asked_about_again() {
+    if std::env::var_os("LSAN_OPTIONS").is_some() {
+        return common::skip("a sanitizer does not live with so little address space");
+    }
+    // In a process that asks for the first time, before the library is loaded.
+    if !common::is_alone("uring::setup::too_little_memory_is_asked_about_again") {
+        return;
+    }
+    let mut refusals = 0;
+    for room in (0..64).map(|pages| pages << 12) {
+        limit_address_space(address_space() + room);
+        let answer = sysuring::available();
+        limit_address_space(libc::RLIM_INFINITY);
+        let Err(reason) = answer else { break };
+        refusals += 1;
+        if reason.reason() != Reason::Memlock {
+            // Where there is none without the limit, either, the reason is another one.
+            return assert!(Ring::with_entries(2).is_err(), "{room} bytes of room: {reason}");
+        }
+        assert!(!reason.to_string().contains("LD_LIBRARY_PATH"), "{reason}");
+        assert!(!reason.to_string().contains("RLIMIT_MEMLOCK is"), "{reason}");
+    }
+    assert!(refusals > 0, "there is always room for a ring");
+    sysuring::available().unwrap();
+}
+
+#[test]
+fn what_one_asks_for_wrongly_is_not_answered_to_the_next() {
+    let Some(_) = common::ring(1) else { return };
+    // A thread that has no ring yet.
+    let ring = std::thread::spawn(|| {
+        assert_eq!(ThreadRings::with(0, |_| ()).unwrap_err().kind(), ErrorKind::InvalidInput);
+        ThreadRings::with(8, |ring| ring.sq_entries())
+    });
+    match ring.join().unwrap() {
+        Ok(entries) => assert_eq!(entries, 8),
+        // Other tests have theirs.
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Full, "{error}"),
+    }
+}
+
 #[test]
 fn a_ring_that_lost_its_queues_to_a_resize_says_so() {
     if !common::is_alone("uring::setup::a_ring_that_lost_its_queues_to_a_resize_says_so") || common::ring(1).is_none() {
@@ -320,4 +378,12 @@ fn a_ring_that_lost_its_queues_to_a_resize_says_so() {
     let mut ring = resizable().unwrap();
     ring.nop().unwrap();
     assert_eq!(ring.submit_and_wait(1).unwrap(), 1);
+}
+
+#[test]
+fn a_polling_thread_that_is_not_there_cannot_be_shared() {
+    let Some(other) = common::ring(8) else { return };
+    let error = Ring::builder(8).sqpoll(Duration::from_millis(10)).build_attached(&other).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("make it with sqpoll, too"), "{error}");
 }

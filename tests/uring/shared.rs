@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use sysuring::{ErrorKind, FixedFile, Operations as _, Pool, RejectReason, Ring, SharedRing, Ticket};
@@ -236,4 +236,25 @@ fn what_never_comes_can_be_cancelled_by_another_thread() {
     ring.cancel(ticket).unwrap();
     ring.submit().unwrap();
     assert_eq!(pool.lease().map(|buf| buf.len()), Some(64));
+}
+
+/// A file whose owner looks after the ring whenever somebody asks for its descriptor.
+struct Busy(File, Arc<SharedRing>);
+
+impl AsFd for Busy {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.1.submit().unwrap();
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn a_file_that_uses_the_ring_itself_is_asked_for_its_descriptor_without_the_lock() {
+    let Some(_) = common::ring(1) else { return };
+    let ring = Arc::new(Ring::builder(8).build_shared().unwrap());
+    let file = Busy(File::open("/dev/zero").unwrap(), Arc::clone(&ring));
+    let (done, is_done) = mpsc::channel();
+    // Where it locks twice it never ends: another thread, so that the test does.
+    std::thread::spawn(move || done.send(ring.register_file(&file).map(drop)).unwrap());
+    is_done.recv_timeout(Duration::from_secs(10)).expect("registering a file hangs").unwrap();
 }
