@@ -14,7 +14,7 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::block::command::{Action, Command, TransferError};
@@ -30,21 +30,24 @@ use crate::block::{AlignedBuffer, Device, Picked};
 use crate::error::{Error, ErrorKind, Result};
 
 #[cfg(doc)]
-use crate::block::BlockDevice;
+use crate::block::{BlockDevice, Options};
 #[cfg(uring)]
 use hub::{Begun, Hub};
 #[cfg(uring)]
 pub use reactor::Reactor;
 
-/// How many futures may have their answer when they are first polled before one of them waits, to be polled again.
-const MOST_ANSWERS: u32 = 128;
+/// How many futures may have their answer when they are first polled, with no more than a few bytes each, before one gives way to
+/// other tasks and is polled again; half as many that read 4 KiB.
+const ENOUGH_ANSWERS: usize = 256;
 
 /// A transfer that goes on while its task does something else; see [`Device::read_async`].
 ///
-/// It begins when it is first polled, and keeps the device open. Dropping it is safe at any time: the kernel is asked to end
-/// it, and its buffer goes when it has. Whether a write that was dropped has been carried out is not known.
+/// It begins when it is first polled, unless there is no room or it is others' turn: then its task is woken, and it begins later.
+/// It keeps the device open. Dropping it is safe at any time: the kernel is asked to end it, and its buffer goes when it has.
+/// Whether a write that was dropped has been carried out is not known.
 ///
-/// One that waits for its turn has to be polled, or dropped: where it is forgotten it keeps its place and its device.
+/// One that waits for its turn has to be polled, or dropped: where it is forgotten it keeps its device, and its claim to a turn for
+/// a while.
 #[must_use = "a future does nothing before it is polled"]
 pub struct TransferFuture {
     state: State,
@@ -89,10 +92,11 @@ impl Device {
     ///
     /// On io_uring all devices of the process share rings for this, one for each processor (8 at most), and the future is woken
     /// by a thread of the library; where a runtime has one thread, a [`Reactor`] makes it cheaper. On `pread`/`pwrite` the device's
-    /// threads carry it out. Where as many transfers are in flight as there is room for, it waits for its turn.
+    /// threads carry it out. Where as many transfers are in flight as there is room for, it waits for its turn: 256 on each of those
+    /// rings, whatever [`Options::queue_depth`] says; on `pread`/`pwrite` the device's queue depth.
     ///
-    /// What is in the page cache is copied when the future is first polled (Linux; 64 KiB at most). A task that has nothing but
-    /// such answers gives way to others from time to time.
+    /// What is in the page cache is copied when the future is first polled (Linux; 64 KiB at most). After 128 such answers in a row
+    /// on a thread, or fewer longer ones, a future is pending once, so that other tasks have a turn.
     ///
     /// # Errors
     ///
@@ -203,7 +207,12 @@ impl TransferFuture {
     }
 
     fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<AlignedBuffer>, TransferError>> {
-        let polled = self.state.poll(context);
+        let first = self.state.is_first();
+        let mut polled = self.state.poll(context);
+        if matches!((&self.state, &self.deadline), (State::NextTurn(..), Some(deadline)) if deadline.is_over()) {
+            // It may still have its answer at once.
+            polled = self.state.poll(context);
+        }
         match (&mut self.deadline, &polled) {
             (None, _) => {}
             (Some(_), Poll::Ready(_)) => self.deadline = None,
@@ -212,8 +221,11 @@ impl TransferFuture {
                 self.deadline = None;
                 let buffer = mem::replace(&mut self.state, State::Over).give_up();
                 let error = Error::new(ErrorKind::TimedOut, "a transfer did not end before its deadline");
-                return Poll::Ready(Err(TransferError::new(error, buffer)));
+                polled = Poll::Ready(Err(TransferError::new(error, buffer)));
             }
+        }
+        if let (Some(bytes), Poll::Ready(_)) = (first, &polled) {
+            count_answer(bytes);
         }
         polled
     }
@@ -241,24 +253,30 @@ impl State {
             Self::OnThread(_, job) => Some(job.poll(context.waker()).map(|(command, result)| (command.buffer, result))),
             Self::New(device, command) | Self::NextTurn(device, command) => {
                 let target = device.target();
+                let is_needed = command.action != Action::Flush || target.may_need_flush();
                 if !is_next_turn {
-                    if command.action == Action::Flush && !target.may_need_flush() {
-                        *self = Self::Over;
-                        return Poll::Ready(Ok(None));
+                    if is_needed {
+                        target.counters.start(command.action, command.bytes(), target.block_size);
+                        command.since = target.begin();
                     }
-                    target.counters.start(command.action, command.bytes(), target.block_size);
-                    command.since = target.begin();
                     if is_anothers_turn() {
                         wake_by_ref(context.waker());
                         self.give_way();
                         return Poll::Pending;
                     }
                 }
+                if !is_needed {
+                    *self = Self::Over;
+                    return Poll::Ready(Ok(None));
+                }
                 command.read_cached(target).then(|| {
-                    count_answer();
                     target.end(command.action, command.since);
                     Poll::Ready((command.buffer.take(), Ok(())))
                 })
+            }
+            Self::Refused(_) if is_anothers_turn() => {
+                wake_by_ref(context.waker());
+                return Poll::Pending;
             }
             _ => None,
         };
@@ -268,23 +286,46 @@ impl State {
                 answer(outcome)
             });
         }
+        if let Self::Refused(_) = self {
+            let Self::Refused(refused) = mem::replace(self, Self::Over) else { unreachable!("looked at above") };
+            return Poll::Ready(Err(refused));
+        }
+        // The executor's code, before anything is taken out of where it is.
+        let waker = context.waker().clone();
         let outcome = match mem::replace(self, Self::Over) {
-            Self::Refused(refused) => return Poll::Ready(Err(refused)),
-            Self::New(device, command) | Self::NextTurn(device, command) => self.begin(device, command, context),
-            Self::InLine(device, command, line) => {
-                line.leave(&device);
-                self.begin(device, command, context)
-            }
+            Self::New(device, command) | Self::NextTurn(device, command) => self.begin(device, command, waker),
+            Self::InLine(device, command, line) => match line {
+                #[cfg(uring)]
+                Line::Hub(hub, place) if may_start_on(&hub) => self.start_on(hub, device, command, waker, Some(place)),
+                #[cfg(nvme)]
+                Line::BigHub(hub, place) if hub.takes_more() => {
+                    self.start_on_big(hub, device, command, waker, Some(place))
+                }
+                line => {
+                    line.leave(&device);
+                    self.begin(device, command, waker)
+                }
+            },
             #[cfg(uring)]
             Self::OnRing(..) => unreachable!("polled above"),
             #[cfg(nvme)]
             Self::OnBigRing(..) => unreachable!("polled above"),
             Self::OnThread(..) => unreachable!("polled above"),
+            Self::Refused(_) => unreachable!("given out above"),
             Self::Over => panic!("a future is polled after its end"),
         };
         match outcome {
             Some(outcome) => Poll::Ready(answer(outcome)),
             None => Poll::Pending,
+        }
+    }
+
+    /// How many bytes it has, where it was not polled before.
+    fn is_first(&self) -> Option<usize> {
+        match self {
+            Self::New(_, command) => Some(command.bytes()),
+            Self::Refused(_) => Some(0),
+            _ => None,
         }
     }
 
@@ -296,22 +337,12 @@ impl State {
     }
 
     /// Starts the command: gives what it came to, where it has ended already.
-    fn begin(&mut self, device: Arc<Picked>, command: Command, context: &Context<'_>) -> Option<Outcome> {
+    fn begin(&mut self, device: Arc<Picked>, command: Command, waker: Waker) -> Option<Outcome> {
         let command = match &*device {
             Picked::File(..) => command,
             #[cfg(uring)]
             Picked::Uring(uring) => match Self::hub(uring) {
-                Ok(hub) => {
-                    *self = match hub.start(device, command, context.waker()) {
-                        Begun::Ended(outcome) => {
-                            count_answer();
-                            return Some(outcome);
-                        }
-                        Begun::Pending(slot) => Self::OnRing(hub, slot),
-                        Begun::InLine(device, command, place) => Self::InLine(device, command, Line::Hub(hub, place)),
-                    };
-                    return None;
-                }
+                Ok(hub) => return self.start_on(hub, device, command, waker, None),
                 Err(error) => match without_ring(uring, &error) {
                     Ok(()) => command,
                     Err(error) => return Some((command.buffer, Err(error))),
@@ -320,19 +351,7 @@ impl State {
             #[cfg(nvme)]
             Picked::Nvme(uring) => match Passthrough::check(&uring.blocking.target, &command).and(Ok(uring.hubs.get()))
             {
-                Ok(Ok(hub)) => {
-                    *self = match hub.start(device, command, context.waker()) {
-                        Begun::Ended(outcome) => {
-                            count_answer();
-                            return Some(outcome);
-                        }
-                        Begun::Pending(slot) => Self::OnBigRing(hub, slot),
-                        Begun::InLine(device, command, place) => {
-                            Self::InLine(device, command, Line::BigHub(hub, place))
-                        }
-                    };
-                    return None;
-                }
+                Ok(Ok(hub)) => return self.start_on_big(hub, device, command, waker, None),
                 Ok(Err(error)) => match without_ring(uring, &error) {
                     Ok(()) => command,
                     Err(error) => return Some((command.buffer, Err(error))),
@@ -350,9 +369,45 @@ impl State {
             count(&blocking.target.counters.failures, u64::from(result.is_err()));
             return Some((command.buffer, result));
         }
-        *self = match Jobs::start(&device, command, context.waker().clone()) {
+        *self = match Jobs::start(&device, command, waker) {
             Ok(job) => Self::OnThread(device, job),
             Err((command, place)) => Self::InLine(device, command, Line::Jobs(place)),
+        };
+        None
+    }
+
+    /// Starts the command on a ring; `place` is where it waited in line.
+    #[cfg(uring)]
+    fn start_on(
+        &mut self,
+        hub: Arc<Hub>,
+        device: Arc<Picked>,
+        command: Command,
+        waker: Waker,
+        place: Option<Place>,
+    ) -> Option<Outcome> {
+        *self = match hub.start(device, command, waker, place) {
+            Begun::Ended(outcome) => return Some(outcome),
+            Begun::Pending(slot) => Self::OnRing(hub, slot),
+            Begun::InLine(device, command, place) => Self::InLine(device, command, Line::Hub(hub, place)),
+        };
+        None
+    }
+
+    /// As [`State::start_on`], on a ring with large entries.
+    #[cfg(nvme)]
+    fn start_on_big(
+        &mut self,
+        hub: Arc<Hub<Passthrough>>,
+        device: Arc<Picked>,
+        command: Command,
+        waker: Waker,
+        place: Option<Place>,
+    ) -> Option<Outcome> {
+        *self = match hub.start(device, command, waker, place) {
+            Begun::Ended(outcome) => return Some(outcome),
+            Begun::Pending(slot) => Self::OnBigRing(hub, slot),
+            Begun::InLine(device, command, place) => Self::InLine(device, command, Line::BigHub(hub, place)),
         };
         None
     }
@@ -365,22 +420,30 @@ impl State {
 }
 
 thread_local! {
-    /// How many futures had their answer when they were first polled, since one last waited for that reason.
-    static ANSWERED: Cell<u32> = const { Cell::new(0) };
+    /// What the futures came to that had their answer when they were first polled, since one last gave way for that reason.
+    static ANSWERED: Cell<usize> = const { Cell::new(0) };
 }
 
-fn count_answer() {
-    ANSWERED.set(ANSWERED.get() + 1);
+/// Counts an answer, and the time that it takes to copy so many bytes.
+fn count_answer(bytes: usize) {
+    ANSWERED.set(ANSWERED.get() + 1 + bytes / 4096);
 }
 
-/// Whether so many futures had their answer at once that others of this thread may be waiting for their turn: a task that reads
-/// what is in the page cache would not give way by itself.
+/// Whether so much was answered at once that others of this thread may be waiting for their turn: a task that reads what is in the
+/// page cache would not give way by itself.
 fn is_anothers_turn() -> bool {
-    let is_theirs = ANSWERED.get() >= MOST_ANSWERS;
+    let is_theirs = ANSWERED.get() >= ENOUGH_ANSWERS;
     if is_theirs {
         ANSWERED.set(0);
     }
     is_theirs
+}
+
+/// Whether this thread may start what waits in line there. Where it may not it begins anew elsewhere.
+#[cfg(uring)]
+fn may_start_on(hub: &Arc<Hub>) -> bool {
+    let is_own = || reactor::of_thread().is_some_and(|own| Arc::ptr_eq(&own, hub));
+    hub.takes_more() && (!hub.is_attached() || is_own())
 }
 
 /// Takes the step down of a device whose futures can have no ring.

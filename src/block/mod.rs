@@ -67,6 +67,7 @@ mod command;
 #[cfg(all(test, unix))]
 pub(crate) mod faults;
 mod file;
+mod foreign;
 mod futures;
 mod geometry;
 mod latency;

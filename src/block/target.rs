@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::block::command::Action;
 #[cfg(all(test, unix))]
 use crate::block::faults::platform as sys;
+use crate::block::foreign;
 use crate::block::latency::Clock;
 #[cfg(nvme)]
 use crate::block::nvme::Namespace;
@@ -389,7 +390,7 @@ impl Target {
     #[cold]
     pub(crate) fn log_end(error: &Error) {
         if error.kind() == ErrorKind::EndOfDevice {
-            log::error!("{error}");
+            foreign::call(|| log::error!("{error}"));
         }
     }
 
@@ -579,7 +580,9 @@ impl Target {
     /// The error for a flush that failed.
     pub(crate) fn flush_error(&self, error: io::Error) -> Error {
         let name = self.path.display();
-        log::error!("{name}: a flush failed, and what was written since the last one may be lost: {error}");
+        foreign::call(|| {
+            log::error!("{name}: a flush failed, and what was written since the last one may be lost: {error}");
+        });
         Error::from_io(error, format_args!("flush of {name}"))
     }
 
@@ -826,7 +829,7 @@ impl Steps {
         taken.push(degraded.clone());
         // A logger may ask for the report.
         drop(taken);
-        log::warn!("{}: {degraded}", path.display());
+        foreign::call(|| log::warn!("{}: {degraded}", path.display()));
         Ok(())
     }
 

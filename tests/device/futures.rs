@@ -460,30 +460,180 @@ fn a_task_whose_answers_are_all_there_gives_way_to_others() {
 }
 
 #[test]
-fn one_that_gives_way_has_its_buffer_when_its_time_is_over() {
+fn what_is_there_at_once_is_in_time_whatever_the_deadline() {
     let directory = common::directory();
     for backend in backends() {
         let device = written(&directory, backend, false);
-        std::fs::read(directory.path().join(format!("{backend}-false"))).unwrap();
-        let counter = Arc::new(Counter::default());
-        let waker = Waker::from(Arc::clone(&counter));
-        let mut context = Context::from_waker(&waker);
-        let late = (0..10_000).find_map(|_| {
-            let buffer = device.aligned_buffer(BLOCK).unwrap();
+        let path = directory.path().join(format!("{backend}-false"));
+        if !can_leave_the_cache(&path) {
+            return common::skip("the file system does not say what is in the page cache");
+        }
+        let mut buffer = device.aligned_buffer(BLOCK).unwrap();
+        for read in 0..1000 {
             let mut future = device.read_async(2, buffer).deadline(Instant::now());
-            match Pin::new(&mut future).poll(&mut context) {
-                Poll::Ready(Err(late)) => Some(late),
-                Poll::Ready(Ok(_)) => None,
-                Poll::Pending => panic!("{backend}: its time is over"),
+            match Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(back)) => buffer = back,
+                other => panic!("{backend}: read {read}: {other:?}"),
             }
-        });
-        let Some(late) = late else {
-            common::skip("what is read is never there at once");
-            continue;
+        }
+    }
+}
+
+/// Has one task do something again and again that is there at once, and another that wants a turn.
+fn gives_way<F: Future>(what: &str, mut again: impl FnMut() -> F) {
+    let others = AtomicUsize::new(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let tasks = tokio::task::LocalSet::new();
+    let turns = tasks.block_on(&runtime, async {
+        let other = async { others.fetch_add(1, Ordering::Relaxed) };
+        let greedy = async {
+            for turn in 0..100_000 {
+                if others.load(Ordering::Relaxed) != 0 {
+                    return turn;
+                }
+                again().await;
+            }
+            panic!("{what}: nobody else had a turn")
         };
-        assert_eq!(late.error().kind(), ErrorKind::TimedOut);
-        assert!(late.into_buffer().is_some_and(|buffer| buffer.len() == BLOCK), "{backend}: nothing had begun");
-        assert_eq!(counter.0.load(Ordering::Relaxed), 1, "{backend}: it asked for another turn");
+        // In this order, with a turn for each.
+        let (turns, _) = tokio::join!(biased; greedy, async { tokio::task::yield_now().await; other.await });
+        turns
+    });
+    assert!(turns <= 1000, "{what}: {turns} turns");
+}
+
+#[test]
+fn whatever_is_answered_at_once_gives_way_to_others() {
+    let directory = common::directory();
+    for backend in backends() {
+        drop(written(&directory, backend, false));
+        let path = directory.path().join(format!("{backend}-false"));
+        let options = Options::new().backend(backend).direct(false).read_only(true);
+        let device = block::open(path, &options).unwrap();
+        gives_way("a flush of what is read only", || async { device.flush_async().await.unwrap() });
+        let buffer = || AlignedBuffer::new(BLOCK, device.alignment()).unwrap();
+        gives_way("a read past the end", || async { drop(device.read_async(BLOCKS, buffer()).await.unwrap_err()) });
+    }
+}
+
+#[test]
+fn what_has_ended_and_is_not_polled_takes_no_room() {
+    let directory = common::directory();
+    for (backend, direct) in every_kind() {
+        let device = Arc::new(written(&directory, backend, direct));
+        let read = |index: u64| device.read_async(index % BLOCKS, device.aligned_buffer(BLOCK).unwrap());
+        let mut first: Vec<TransferFuture> = (0..600).map(read).collect();
+        let poll = |future: &mut TransferFuture| Pin::new(future).poll(&mut Context::from_waker(Waker::noop()));
+        let mut pending: Vec<TransferFuture> = Vec::new();
+        for mut future in first.drain(..) {
+            if poll(&mut future).is_pending() && !format!("{future:?}").contains("waits for") {
+                pending.push(future);
+            }
+        }
+        nothing_stays_in_flight(&device);
+        // Those of other threads, too, whichever ring they use.
+        let threads: Vec<_> = (0..4)
+            .map(|block| {
+                let device = Arc::clone(&device);
+                std::thread::spawn(move || {
+                    let end = Instant::now() + Duration::from_secs(20);
+                    for _ in 0..300 {
+                        let buffer = device.aligned_buffer(BLOCK).unwrap();
+                        let read = block_on(device.read_async(block, buffer).deadline(end));
+                        read.map_err(|failed| failed.error().to_string()).expect("there is room");
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        // And what ended is still to be had.
+        block_on(all(pending)).into_iter().for_each(|outcome| drop(outcome.unwrap()));
+    }
+}
+
+/// Has more tasks than there is room for read one block after the other, and looks whether each gets its share.
+async fn share(device: Arc<Device>) -> Vec<usize> {
+    const READS: usize = 12_000;
+    let left = Arc::new(AtomicUsize::new(READS));
+    let tasks: Vec<_> = (0..400_u64)
+        .map(|task| {
+            let (device, left) = (Arc::clone(&device), Arc::clone(&left));
+            tokio::spawn(async move {
+                let mut buffer = AlignedBuffer::new(BLOCK, device.alignment()).unwrap();
+                let mut reads = 0;
+                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                    buffer = device.read_async(task % BLOCKS, buffer).await.unwrap();
+                    reads += 1;
+                }
+                reads
+            })
+        })
+        .collect();
+    let mut reads = Vec::new();
+    for task in tasks {
+        reads.push(task.await.unwrap());
+    }
+    assert_eq!(reads.iter().sum::<usize>(), READS);
+    reads
+}
+
+/// That none was left out: on the whole each has 30.
+#[track_caller]
+fn check_shares(what: &str, reads: &[usize]) {
+    let (least, most) = (reads.iter().min().unwrap(), reads.iter().max().unwrap());
+    assert!(*least >= 3, "{what}: from {least} to {most} reads a task");
+}
+
+#[test]
+fn more_tasks_than_there_is_room_for_have_their_turns() {
+    let directory = common::directory();
+    for backend in backends() {
+        let device = Arc::new(written(&directory, backend, true));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let reads = runtime.block_on(share(device));
+        check_shares(&backend.to_string(), &reads);
+    }
+}
+
+#[test]
+fn a_logger_that_panics_ends_nobodys_transfers() {
+    struct Hostile;
+    impl log::Log for Hostile {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            if record.level() <= log::Level::Warn {
+                panic!("on purpose, in a logger");
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    // A process has one logger.
+    if !common::is_alone("device::futures::a_logger_that_panics_ends_nobodys_transfers") {
+        return;
+    }
+    log::set_logger(&Hostile).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let directory = common::directory();
+    for (backend, direct) in every_kind() {
+        let device = written(&directory, backend, direct);
+        let path = directory.path().join(format!("{backend}-{direct}"));
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_len(BLOCKS / 2 * BLOCK as u64).unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        let buffer = || device.aligned_buffer(BLOCK).unwrap();
+        for round in 0..20 {
+            let late = block_on(device.read_async(BLOCKS - 1, buffer()).deadline(end)).unwrap_err();
+            assert_eq!(late.error().kind(), ErrorKind::EndOfDevice, "{backend} {direct} {round}");
+            assert!(device.read_block(BLOCKS - 1, &mut buffer()).is_err());
+        }
+        drop(block_on(device.read_async(0, buffer()).deadline(end)).unwrap());
+        device.read_block(0, &mut buffer()).unwrap();
+        nothing_stays_in_flight(&device);
     }
 }
 
@@ -603,6 +753,16 @@ mod reactor {
                 output = application() => output,
             }
         })
+    }
+
+    #[test]
+    fn more_tasks_than_there_is_room_for_have_their_turns_beside_a_reactor() {
+        if !ring() {
+            return;
+        }
+        let directory = common::directory();
+        let device = Arc::new(written(&directory, Backend::Uring, true));
+        check_shares("a reactor", &run(|| share(device)));
     }
 
     #[test]

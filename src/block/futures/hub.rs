@@ -5,7 +5,8 @@
 //! A future that is polled for the first time takes a task, starts its command, and leaves its waker. Whoever takes
 //! completions puts the outcome into the task and wakes the future, which takes it from there when it is polled again. A future
 //! that is dropped before that abandons its task: the kernel is asked to end the command, and when it has, what the command
-//! had goes. Where all tasks are taken a future waits in line.
+//! had goes. Where as many commands are in flight as may be, a future waits in line, and who is called has a claim to the room
+//! that was made. What has ended takes no room, whether its future is polled or not.
 //!
 //! # Who submits, and who takes completions
 //!
@@ -50,10 +51,12 @@ use crate::ring::Ring;
 use crate::table::{Held, Ticket};
 use crate::thread_rings::{OfThreads as _, RingKind, pools_given_up};
 
-/// Tasks of a hub: the most commands in flight on it.
+/// The most commands in flight on a hub.
 const TASKS: u32 = 256;
 /// Most hubs of a process; otherwise one for each processor.
 const MOST_HUBS: usize = 8;
+/// How long no ring is asked for again where the kernel gave none: to ask takes a while, in the middle of a poll.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a reactor that goes waits for what it has in flight.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -70,7 +73,8 @@ pub(in crate::block) struct Hub<W: Wire = Plain> {
 struct State<W: Wire> {
     /// `None` when the reactor is gone.
     core: Option<Core<Command, W::Entries>>,
-    tasks: Box<[Task]>,
+    /// As many as there are commands in flight and outcomes that were not taken.
+    tasks: Vec<Task>,
     free: Vec<u32>,
     /// Commands in flight, abandoned ones included.
     pending: u32,
@@ -136,19 +140,10 @@ thread_local! {
     static SCRATCH: Cell<Vec<Waker>> = const { Cell::new(Vec::new()) };
 }
 
-/// What a task had, and who waits for its place.
+/// What a task had; dropped without the lock.
 struct Released {
     _device: Option<Arc<Picked>>,
     _waker: Option<Waker>,
-    called: Vec<Waker>,
-}
-
-impl Released {
-    /// Without the lock. Others are told before anything is dropped that may panic.
-    #[inline]
-    fn settle(self) {
-        self.called.into_iter().for_each(wake);
-    }
 }
 
 /// Whether two tasks are on one device.
@@ -288,7 +283,6 @@ impl<W: Wire> State<W> {
     fn reap(&mut self, after: &mut Aftermath) {
         let Self { core: Some(core), tasks, .. } = self else { return };
         core.flush_completions();
-        let mut released = 0;
         // One of those that have ended and are not told yet, all of one device, and how many they are.
         let mut untold: Option<(u32, u64)> = None;
         while let Some(completion) = core.next_completion() {
@@ -306,7 +300,6 @@ impl<W: Wire> State<W> {
                 task.is_abandoned = false;
                 after.devices.extend(task.device.take());
                 self.free.push(slot);
-                released += 1;
                 after.commands.push(command);
             } else if W::is_whole(device.target(), &command, result) {
                 self.pending -= 1;
@@ -327,8 +320,7 @@ impl<W: Wire> State<W> {
             }
         }
         tell_all_ended(tasks, untold);
-        (0..released).for_each(|_| after.wakers.extend(self.waiters.call()));
-        after.wakers.append(&mut self.call_where_idle());
+        self.call(&mut after.wakers);
     }
 
     /// Ends a task that is in flight; the command is missing where it was lost with the ring.
@@ -348,12 +340,11 @@ impl<W: Wire> State<W> {
             after.devices.extend(task.device.take());
             after.commands.extend(command);
             self.free.push(slot);
-            after.wakers.extend(self.waiters.call());
         } else {
             after.wakers.extend(task.waker.take());
             task.ended = Some((command.and_then(|command| command.buffer), result));
         }
-        after.wakers.append(&mut self.call_where_idle());
+        self.call(&mut after.wakers);
     }
 
     /// Takes the outcome of a task, which is free from then on; and what is to be dropped, and woken, without the lock.
@@ -362,17 +353,39 @@ impl<W: Wire> State<W> {
         let outcome = task.ended.take()?;
         let (device, waker) = (task.device.take(), task.waker.take());
         self.free.push(slot);
-        let mut called = Vec::new();
-        if !self.waiters.is_empty() {
-            called.extend(self.waiters.call());
-            called.append(&mut self.call_where_idle());
-        }
-        Some((outcome, Released { _device: device, _waker: waker, called }))
+        Some((outcome, Released { _device: device, _waker: waker }))
     }
 
-    /// Calls everybody where there is room and nothing under way that would make more.
-    fn call_where_idle(&mut self) -> Vec<Waker> {
-        if self.pending == 0 && !self.free.is_empty() { self.waiters.call_all().collect() } else { Vec::new() }
+    /// Whether one more command may be in flight: of who was called, or of who comes without a claim. Where nothing is in flight
+    /// one may, whoever has claims: they may have been forgotten.
+    fn has_room(&self, was_called: bool) -> bool {
+        let is_free = |claims| self.pending as usize + claims < TASKS as usize;
+        match was_called {
+            true => is_free(0),
+            false => self.pending == 0 || self.waiters.is_empty() && is_free(self.waiters.claims()),
+        }
+    }
+
+    /// Calls those that there is room for; everybody where nothing is under way that would make more.
+    fn call(&mut self, wakers: &mut Vec<Waker>) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        if self.pending == 0 {
+            wakers.extend(self.waiters.call_all(TASKS as usize));
+        }
+        while self.pending as usize + self.waiters.claims() < TASKS as usize {
+            let Some(waker) = self.waiters.call() else { return };
+            wakers.push(waker);
+        }
+    }
+
+    /// A task for one more command.
+    fn place(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.tasks.push(Task::default());
+            self.tasks.len() as u32 - 1
+        })
     }
 
     /// Lets go of pools that devices gave up. One relaxed load where none did.
@@ -386,7 +399,7 @@ impl<W: Wire> State<W> {
 
     /// Ends all that is in flight with an error: the ring is gone.
     fn fail_all(&mut self, after: &mut Aftermath, error: &Error) {
-        for slot in 0..TASKS {
+        for slot in 0..self.tasks.len() as u32 {
             let task = &self.tasks[slot as usize];
             if task.device.is_some() && task.ended.is_none() {
                 self.end(slot, None, Err(error.clone()), after);
@@ -416,17 +429,30 @@ impl<W: Wire> Hub<W> {
     /// Whether nothing is in flight, and no place is taken.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
-        self.lock().is_some_and(|state| state.pending == 0 && state.free.len() == TASKS as usize)
+        self.lock().is_some_and(|state| state.pending == 0 && state.free.len() == state.tasks.len())
     }
 
     pub(super) fn is_alive(&self) -> bool {
         self.mark.is_alive()
     }
 
-    /// Starts a command on a device that is on io_uring.
-    pub(super) fn start(self: &Arc<Self>, device: Arc<Picked>, mut command: Command, waker: &Waker) -> Begun {
-        // Not under the lock: it is the executor's code.
-        let waker = waker.clone();
+    /// Whether the calling thread may start a command that waits in line here; no reactor's hub, which is asked for that.
+    pub(super) fn takes_more(&self) -> bool {
+        self.lock().is_some_and(|state| state.core.is_some())
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        self.is_attached
+    }
+
+    /// Starts a command on a device that is on io_uring; of a future that waits in line there, or of a new one.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        device: Arc<Picked>,
+        mut command: Command,
+        waker: Waker,
+        place: Option<Place>,
+    ) -> Begun {
         let Some(mut state) = self.lock() else { return Begun::Ended((command.buffer, Err(forked()))) };
         state.sweep_pools();
         if let (true, Some(uring)) = (command.has_lease(), W::uring(&device)) {
@@ -439,7 +465,8 @@ impl<W: Wire> Hub<W> {
                 state = locked;
             }
         }
-        if state.free.is_empty() && !self.is_attached {
+        let was_called = place.is_some_and(|place| state.waiters.take_claim(place));
+        if !state.has_room(was_called) && !self.is_attached {
             let mut after = Aftermath::new();
             state.reap(&mut after);
             drop(state);
@@ -447,18 +474,27 @@ impl<W: Wire> Hub<W> {
             let Some(locked) = self.lock() else { return Begun::Ended((command.buffer, Err(forked()))) };
             state = locked;
         }
-        let Some(slot) = state.free.pop() else {
-            let place = state.waiters.enter(waker);
+        if !state.has_room(was_called) {
+            let (place, before) = match place {
+                Some(place) => (place, state.waiters.enter_again(place, waker)),
+                None => (state.waiters.enter(waker), None),
+            };
+            drop(state);
+            drop(before);
             return Begun::InLine(device, command, place);
-        };
+        }
+        let left = place.and_then(|place| state.waiters.leave(place));
+        let slot = state.place();
         command.tag = u64::from(slot);
         let ticket = match state.push(&device, command) {
             Ok(ticket) => ticket,
             Err((error, command)) => {
                 state.free.push(slot);
-                let next = state.waiters.call();
+                let mut called = Vec::new();
+                state.call(&mut called);
                 drop(state);
-                next.into_iter().for_each(wake);
+                called.into_iter().for_each(wake);
+                count(&device.target().counters.failures, 1);
                 return Begun::Ended((command.buffer, Err(error)));
             }
         };
@@ -473,6 +509,7 @@ impl<W: Wire> Hub<W> {
                 (task.device, task.waker) = (Some(device), Some(waker));
                 let reactor = state.reactor.take();
                 drop(state);
+                drop(left);
                 if let Some(reactor) = reactor {
                     wake(reactor);
                 }
@@ -480,7 +517,9 @@ impl<W: Wire> Hub<W> {
             }
             Some(kept) => {
                 task.device = Some(device);
-                self.begin(state, slot, &kept, waker)
+                let begun = self.begin(state, slot, &kept, waker);
+                drop(left);
+                begun
             }
         }
     }
@@ -499,13 +538,10 @@ impl<W: Wire> Hub<W> {
         drop(state);
         self.settle(after);
         match taken {
-            Some((outcome, released)) => {
-                released.settle();
-                Begun::Ended(outcome)
-            }
+            Some((outcome, _released)) => Begun::Ended(outcome),
             None => {
                 if let (true, Some(uring)) = (needs_thread, W::uring(device)) {
-                    self.call_thread(uring);
+                    self.call_thread(uring, slot);
                 }
                 Begun::Pending(slot)
             }
@@ -521,14 +557,12 @@ impl<W: Wire> Hub<W> {
     /// Leaves the line for good, and lets another in where room was made for this one.
     pub(super) fn give_up(&self, place: Place) {
         let Some(mut state) = self.lock() else { return };
-        let (left, next) = match state.waiters.leave(place) {
-            Some(left) => (Some(left), None),
-            None if state.free.is_empty() => (None, None),
-            None => (None, state.waiters.call()),
-        };
+        let left = state.waiters.leave(place);
+        let mut called = Vec::new();
+        state.call(&mut called);
         drop(state);
         drop(left);
-        next.into_iter().for_each(wake);
+        called.into_iter().for_each(wake);
     }
 
     /// The outcome of a task, where there is one; else leaves the waker.
@@ -536,9 +570,8 @@ impl<W: Wire> Hub<W> {
         let mut clone = None;
         loop {
             let Some(mut state) = self.lock() else { return Poll::Ready((None, Err(forked()))) };
-            if let Some((outcome, released)) = state.take(slot) {
+            if let Some((outcome, _released)) = state.take(slot) {
                 drop(state);
-                released.settle();
                 return Poll::Ready(outcome);
             }
             let task = &mut state.tasks[slot as usize];
@@ -559,9 +592,8 @@ impl<W: Wire> Hub<W> {
     /// Gives up a task: asks the kernel to end its command, and forgets the future.
     pub(super) fn abandon(&self, slot: u32) {
         let Some(mut state) = self.lock() else { return };
-        if let Some((outcome, released)) = state.take(slot) {
+        if let Some((outcome, _released)) = state.take(slot) {
             drop(state);
-            released.settle();
             return drop(outcome);
         }
         let mut after = Aftermath::new();
@@ -658,19 +690,23 @@ impl<W: Wire> Hub<W> {
         let hubs = W::hubs()
             .get(KnownHubs::<W>::default)
             .map_err(|error| Error::from_io(error, "map a page that a fork wipes"))?;
-        let mut hub = hubs[number].lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = hub.upgrade() {
+        let mut known = hubs[number].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = known.hub.upgrade() {
             return Ok(handle);
         }
+        if let Some((_, why)) = known.refused.as_ref().filter(|(when, _)| when.elapsed() < PATIENCE) {
+            return Err(why.clone());
+        }
         let kind = RingKind { of_devices: true, ..RingKind::default() };
-        let core = W::Entries::sized(kind.builder(TASKS)).core()?;
-        let handle = Arc::new(Handle(Self::new(core, false)));
-        *hub = Arc::downgrade(&handle);
+        let core = W::Entries::sized(kind.builder(TASKS)).core();
+        known.refused = core.as_ref().err().map(|why| (Instant::now(), why.clone()));
+        let handle = Arc::new(Handle(Self::new(core?, false)));
+        known.hub = Arc::downgrade(&handle);
         Ok(handle)
     }
 
     /// Sees that a thread waits for what is in flight.
-    fn call_thread(self: &Arc<Self>, uring: &Uring<W>) {
+    fn call_thread(self: &Arc<Self>, uring: &Uring<W>, slot: u32) {
         let Some(mut state) = self.lock() else { return };
         match state.thread {
             Thread::Awake => return,
@@ -691,7 +727,7 @@ impl<W: Wire> Hub<W> {
             let what = format!("no thread can be started to wait for futures ({error}): they block");
             // Where that is forbidden there is still nobody else to wait.
             let _ = uring.degrade(Fallback::PreadAtTimes, &what);
-            self.wait_for_all();
+            self.wait_for(slot);
         }
     }
 
@@ -714,10 +750,11 @@ impl<W: Wire> Hub<W> {
         }
     }
 
-    /// Waits, in a future's own thread, until nothing is in flight.
+    /// Waits, in a future's own thread, until its command has ended.
     #[cold]
-    fn wait_for_all(&self) {
-        while self.lock().is_some_and(|state| state.pending > 0) && self.wait_and_reap() {}
+    fn wait_for(&self, slot: u32) {
+        let goes_on = |state: MutexGuard<'_, State<W>>| state.tasks[slot as usize].ended.is_none();
+        while self.lock().is_some_and(goes_on) && self.wait_and_reap() {}
     }
 
     /// Waits for completions and takes them; false where there will be no more.
@@ -759,6 +796,7 @@ impl<W: Wire> Hub<W> {
     pub(super) fn turn(&self, waker: &Waker) -> Result<()> {
         let mut clone = None;
         let mut is_known = false;
+        let mut setbacks = Setbacks::default();
         loop {
             let mut after = Aftermath::new();
             let mut state = self.lock().ok_or_else(forked)?;
@@ -782,7 +820,8 @@ impl<W: Wire> Hub<W> {
             self.settle(after);
             drop(before);
             match submitted {
-                Err(error) if !is_passing(&error) => return Err(error),
+                // What does not pass in a second is told; it may be tried again.
+                Err(error) if !is_passing(&error) || !setbacks.may_try_again() => return Err(error),
                 Err(_) => std::thread::yield_now(),
                 Ok(()) if is_through && is_known => return Ok(()),
                 Ok(()) => {}
@@ -813,7 +852,7 @@ impl<W: Wire> Hub<W> {
         let core = state.core.take();
         if core.is_some() {
             state.fail_all(&mut after, &reactor_gone());
-            after.wakers.extend(state.waiters.call_all());
+            after.wakers.extend(state.waiters.call_all(0));
         }
         drop(state);
         // Here, and not with the last future: the ring is this thread's.
@@ -849,8 +888,21 @@ fn number_of_thread() -> usize {
 /// One of the process's hubs, as the devices that use it have it.
 pub(in crate::block) struct Handle<W: Wire>(Arc<Hub<W>>);
 
-/// The hubs of a process, for as long as some device has them.
-pub(in crate::block) type KnownHubs<W> = [Mutex<Weak<Handle<W>>>; MOST_HUBS];
+/// The hubs of a process.
+pub(in crate::block) type KnownHubs<W> = [Mutex<KnownHub<W>>; MOST_HUBS];
+
+/// One of the hubs of a process, for as long as some device has it.
+pub(in crate::block) struct KnownHub<W: Wire> {
+    hub: Weak<Handle<W>>,
+    /// When the kernel last gave no ring for it, and why.
+    refused: Option<(Instant, Error)>,
+}
+
+impl<W: Wire> Default for KnownHub<W> {
+    fn default() -> Self {
+        Self { hub: Weak::new(), refused: None }
+    }
+}
 
 impl<W: Wire> Drop for Handle<W> {
     fn drop(&mut self) {

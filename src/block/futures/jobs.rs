@@ -62,7 +62,7 @@ impl Jobs {
             line.running -= 1;
             let mut next: Vec<Waker> = line.waiters.call().into_iter().collect();
             if line.running == 0 {
-                next.extend(line.waiters.call_all());
+                next.extend(line.waiters.call_all(0));
             }
             drop(line);
             // Before anybody hears of it: who does may close the device, and expects it to be closed then.

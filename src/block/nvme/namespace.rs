@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use crate::block::AlignedBuffer;
+use crate::block::foreign;
 use crate::block::nvme::entry::{Entry, MOST_BLOCKS, Metadata, Run, Transfer, admin, io as opcode, on_blocks, range};
 use crate::block::nvme::format::{Format, PAGE};
 use crate::block::nvme::identify::{
@@ -208,7 +209,7 @@ impl Namespace {
             Ok(_) => Ok(()),
             Err(refused) => {
                 let error = refused.into_error(format_args!("flush of {}", target.path.display()));
-                log::error!("what was written since the last flush may be lost: {error}");
+                foreign::call(|| log::error!("what was written since the last flush may be lost: {error}"));
                 Err(error)
             }
         }

@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use liburing_sys as sys;
 
 use crate::block::command::{Action, Command, Next};
+use crate::block::foreign;
 use crate::block::futures::hub::KnownHubs;
 use crate::block::nvme::entry::{Entry, Metadata, Run, Transfer, URING_CMD_FIXED, URING_CMD_IO, io};
 use crate::block::nvme::format::PAGE;
@@ -254,7 +255,7 @@ impl Wire for Passthrough {
                 }
                 let error = if command.action == Action::Flush {
                     let error = Error::from_nvme(status, format_args!("flush of {}", target.path.display()));
-                    log::error!("what was written since the last flush may be lost: {error}");
+                    foreign::call(|| log::error!("what was written since the last flush may be lost: {error}"));
                     error
                 } else {
                     Error::from_nvme(status, target.place(command.action.name(), command.position()))

@@ -1,0 +1,17 @@
+//! Code of others that runs in the middle of ours: loggers and wakers.
+//!
+//! A panic of it is its owner's, and must not end what others wait for, or leave something uncounted.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs it; whether it came to its end.
+pub(super) fn call(code: impl FnOnce()) -> bool {
+    match catch_unwind(AssertUnwindSafe(code)) {
+        Ok(()) => true,
+        Err(payload) => {
+            // Dropping it is their code as well, and may panic again.
+            std::mem::forget(payload);
+            false
+        }
+    }
+}
