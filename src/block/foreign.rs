@@ -9,8 +9,10 @@ pub(super) fn call(code: impl FnOnce()) -> bool {
     match catch_unwind(AssertUnwindSafe(code)) {
         Ok(()) => true,
         Err(payload) => {
-            // Dropping it is their code as well, and may panic again.
-            std::mem::forget(payload);
+            // Dropping it is their code as well, and may panic again; what that comes with is left.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                std::mem::forget(payload);
+            }
             false
         }
     }
