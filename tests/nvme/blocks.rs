@@ -359,6 +359,22 @@ fn where_there_is_no_ring_commands_go_by_ioctl() {
 }
 
 #[test]
+fn where_polling_can_not_be_had_that_is_told() {
+    if !has_nodes() {
+        return;
+    }
+    for path in nodes() {
+        let Some(device) = open(&path, &options().iopoll(true).backend(Backend::File)) else { continue };
+        let report = device.report();
+        assert!(!report.polled);
+        let is_told = report.degraded.iter().any(|degraded| degraded.fallback == block::Fallback::Interrupts);
+        let queue = path.to_str().unwrap().replace("/dev/ng", "/sys/class/block/nvme") + "/queue/io_poll";
+        let has_queues = std::fs::read_to_string(queue).is_ok_and(|has| has.trim() == "1");
+        assert_eq!(is_told, !(has_queues && common::is_kernel(6, 12)), "{report}");
+    }
+}
+
+#[test]
 fn every_block_size_works_from_the_logical_block_on() {
     if !has_nodes() {
         return;

@@ -23,7 +23,7 @@ fn what_is_unplugged_is_an_error_and_nobody_waits() {
     let shared = options().exclusive(false);
     let ring = open(path, &shared).unwrap();
     let ioctl = open(path, &shared.backend(Backend::File)).unwrap();
-    let size = ring.block_size();
+    let (size, serial) = (ring.block_size(), ring.identify_controller().unwrap().serial);
     let mut queue = ring.queue(6, size).unwrap();
     for block in 0..6 {
         queue.read(block, queue.buffer().unwrap(), block).unwrap();
@@ -62,8 +62,17 @@ fn what_is_unplugged_is_an_error_and_nobody_waits() {
     drop((queue, ring, ioctl));
 
     std::fs::write("/sys/bus/pci/rescan", "1").unwrap();
+    // Under another name, perhaps.
+    let is_back = || {
+        let nodes = std::fs::read_dir("/dev").unwrap().map(|entry| entry.unwrap().path());
+        let options = options().block_size(65536).whole_blocks(true).read_only(true).iopoll(false);
+        nodes.into_iter().filter(|path| path.to_str().is_some_and(|path| path.starts_with("/dev/ng"))).any(|path| {
+            let device = NvmeDevice::open(path, &options);
+            device.is_ok_and(|device| device.identify_controller().is_ok_and(|controller| controller.serial == serial))
+        })
+    };
     let end = Instant::now() + Duration::from_secs(30);
-    while NvmeDevice::open(path, &options().block_size(65536).whole_blocks(true).read_only(true)).is_err() {
+    while !is_back() {
         assert!(Instant::now() < end, "it does not come back");
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -61,7 +61,7 @@ impl NvmeDevice {
         let device = match options.backend {
             Backend::File => Device(Arc::new(Picked::File(Blocking::new(target), None))),
             _ if !Kernel::running().has_fixed_commands() => {
-                let message = "io_uring polls for commands, and has registered buffers for them, since Linux 6.1 only";
+                let message = "io_uring has registered buffers for commands since Linux 6.1 only";
                 fall_back(target, &options, Unavailable::other(&Error::new(ErrorKind::Unsupported, message)))?
             }
             _ => open_on_ring(target, &options, Picked::Nvme)?,
@@ -604,12 +604,14 @@ fn open_target(node: Node, options: &mut Options) -> Result<Target> {
     let (can_poll, locked_by) = (limits.can_poll, options.exclusive.then(std::process::id));
     let namespace = Some(Box::new(namespace));
     let target = Target::of(Below { path, file, claim, geometry, capabilities, locked_by, namespace }, options);
-    let take = |fallback, what| target.steps.take(&target.path, fallback, what);
-    if options.iopoll && !can_poll {
-        take(
-            Fallback::Interrupts,
-            "completions can't be polled for: the driver has no queues for it (nvme.poll_queues)",
-        )?;
+    let take = |fallback, what: &str| target.steps.take(&target.path, fallback, what);
+    let no_polling = match (Kernel::running().polls(), can_poll) {
+        (false, _) => Some("before Linux 6.12 the kernel dereferences a wild pointer when a ring that polls goes"),
+        (true, false) => Some("the driver has no queues for it (nvme.poll_queues)"),
+        (true, true) => None,
+    };
+    if let (true, Some(why)) = (options.iopoll, no_polling) {
+        take(Fallback::Interrupts, &format!("completions can't be polled for: {why}"))?;
         options.iopoll = false;
     }
     if options.sqpoll.take().is_some() {

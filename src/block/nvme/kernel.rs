@@ -31,9 +31,15 @@ impl Kernel {
         self >= Self(5, 13)
     }
 
-    /// Registered buffers, and polling, for commands that are passed through.
+    /// Registered buffers for commands that are passed through.
     pub(super) fn has_fixed_commands(self) -> bool {
         self >= Self(6, 1)
+    }
+
+    /// Polling for commands that are passed through, without a fault. Linux 6.1 has it, and takes the address of a function for that of
+    /// a bio when a ring goes with such commands in flight (seen in `bio_poll`, called by `io_ring_exit_work`); 6.12 does not.
+    pub(super) fn polls(self) -> bool {
+        self >= Self(6, 12)
     }
 
     /// Commands that users without rights may pass through, where they may open the node.
@@ -65,6 +71,7 @@ mod tests {
         assert_eq!(Kernel::parse("plan 9"), None);
         assert!(!Kernel(5, 10).has_nodes() && Kernel(5, 19).has_nodes());
         assert!(!Kernel(6, 0).has_fixed_commands() && Kernel(6, 1).has_fixed_commands());
+        assert!(!Kernel(6, 1).polls() && Kernel(6, 12).polls());
         assert!(Kernel(6, 12).maps_metadata() && !Kernel(6, 18).maps_metadata() && Kernel(7, 3).maps_metadata());
     }
 }

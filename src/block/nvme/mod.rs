@@ -37,7 +37,7 @@
 //!
 //! Reads and writes go through io_uring (`IORING_OP_URING_CMD`, on rings with large entries), with registered buffers where memory
 //! comes from [`BlockDevice::aligned_buffer`] or [`Queue::buffer`](crate::block::Queue::buffer), and polled for with
-//! [`Options::iopoll`] where the driver has queues for that (`nvme.poll_queues`). All else, and everything with [`Backend::File`] or where
+//! [`Options::iopoll`] where the driver has queues for that (`nvme.poll_queues`), from Linux 6.12 on. All else, and everything with [`Backend::File`] or where
 //! no ring is to be had, goes by `ioctl`. Futures are on rings of their own, whatever [`Reactor`](crate::block::Reactor) the thread has.
 //! [`Options::sqpoll`] is not used, and
 //! [`Options::direct`] means nothing here.

@@ -10,6 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// Bytes of a transfer, whatever the queue takes.
 const LONGEST: u64 = 1 << 20;
 
+/// `BIO_MAX_VECS`.
+const MOST_PAGES: u64 = 256;
+
 /// A namespace's node, open.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -140,8 +143,9 @@ impl Limits {
         let at_least_one = |name: &str| number(name).filter(|number| *number != 0);
         // Over a network there is next to no limit: shorter ones are under way together.
         let longest = at_least_one("max_hw_sectors_kb").unwrap_or(128).saturating_mul(1024).min(LONGEST);
-        // One fewer: with as many, of which few lie beside each other in memory, Linux 6.12 says EINVAL now and then.
-        let pages = at_least_one("max_segments").unwrap_or(32).saturating_sub(1).max(1);
+        // One fewer: with as many, of which few lie beside each other in memory, Linux 6.12 says EINVAL now and then. And no more than
+        // one piece of the kernel's own lists has: it does not put two together.
+        let pages = at_least_one("max_segments").unwrap_or(32).min(MOST_PAGES).saturating_sub(1).max(1);
         Self {
             longest: usize::try_from(longest).unwrap_or(usize::MAX),
             pages: usize::try_from(pages).unwrap_or(usize::MAX),
@@ -209,7 +213,8 @@ mod tests {
         assert_eq!((limits.longest, limits.pages, limits.can_poll), (512 << 10, 126, true));
         assert_eq!((limits.longest_discard, limits.longest_zeroes), (2_199_023_255_040, 0));
         fs::write(queue.join("max_hw_sectors_kb"), "2147483644\n").unwrap();
-        assert_eq!(Limits::read(queue).longest, 1 << 20);
+        fs::write(queue.join("max_segments"), "65535\n").unwrap();
+        assert_eq!((Limits::read(queue).longest, Limits::read(queue).pages), (1 << 20, 255));
     }
 
     #[test]
