@@ -279,6 +279,11 @@ fn options(arguments: &Arguments) -> Options {
 fn open_device(path: &Path, options: &Options) -> Result<Device> {
     block::open(path, options).map_err(|error| match error.kind() {
         ErrorKind::Misaligned => anyhow!("{error} (option --block-size)"),
+        // The device knows of an option that is none of ours, and of no use to a destination.
+        ErrorKind::ReadOnly if error.raw_os_error().is_none() => {
+            let name = path.display();
+            anyhow!("{name} is read-only; `blockdev --setrw {name}` lets it be written to, or give another destination")
+        }
         _ => error.into(),
     })
 }

@@ -447,10 +447,10 @@ impl Device {
     }
 
     /// Carries out requests on consecutive blocks, as one.
-    fn all<R: Request + Send>(&self, mut requests: Vec<R>) -> Result<()> {
+    fn all<R: Request + Send>(&self, first: u64, mut requests: Vec<R>) -> Result<()> {
         if requests.is_empty() {
             // There is nothing to read or write, which is told like everywhere.
-            self.target().check(R::NAME, 0, 0)?;
+            self.target().check(R::NAME, first, 0)?;
         }
         // All or nothing is tried.
         for request in &requests {
@@ -599,7 +599,7 @@ impl BlockDevice for Device {
             before += buffer.len();
             ReadRequest::new(block, buffer)
         });
-        self.all(requests.collect())
+        self.all(first, requests.collect())
     }
 
     fn write_vectored(&self, first: u64, buffers: &[IoSlice<'_>]) -> Result<()> {
@@ -610,7 +610,7 @@ impl BlockDevice for Device {
             before += buffer.len();
             WriteRequest::new(block, buffer)
         });
-        self.all(requests.collect())
+        self.all(first, requests.collect())
     }
 
     fn write_run_fua(&self, first: u64, data: &[u8]) -> Result<()> {
