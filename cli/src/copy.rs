@@ -30,7 +30,8 @@ const BATCH: usize = 16 << 20;
 /// filled with zeroes in DST. SRC and DST are locked meanwhile.
 ///
 /// A copy that fails half way leaves DST incomplete, as large as SRC or as before, whichever is larger; one that fails
-/// before the first write leaves DST as it was, or removes it where there was none.
+/// before the first write leaves DST as it was, or removes it where there was none. Where it is interrupted DST stays as
+/// far as it got.
 ///
 /// Each thread takes up to 16 MiB of memory for the data of its requests, and twice that while it verifies.
 #[derive(Debug, clap::Args)]

@@ -489,9 +489,12 @@ impl Device {
         self.target().clock.as_ref().map(|clock| clock.read())
     }
 
-    /// Closes the device: what was in flight has ended, and the lock is released.
+    /// Flushes, and closes the device.
     ///
-    /// Dropping the device does the same, but has nobody to tell that the flush failed.
+    /// It stays open, and locked, for as long as a [`Queue`] or a future of it is alive, or something is in flight that one
+    /// which was dropped had started; until then [`open`] says [`ErrorKind::Busy`].
+    ///
+    /// Dropping the device closes it in the same way, and flushes nothing.
     ///
     /// # Errors
     ///

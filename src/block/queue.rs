@@ -419,9 +419,9 @@ impl Queue {
         }
     }
 
-    /// A descriptor (an eventfd) for other event loops: readable when requests may have ended. [`Queue::poll`] resets it when
-    /// there is none to take: watch it (level-triggered), poll until there is no more, and leave the reading to that. It tells of
-    /// nothing that was not submitted.
+    /// Level-triggered: a descriptor (an eventfd) for other event loops, readable when requests may have ended. [`Queue::poll`] resets it when
+    /// there is none to take: watch it, poll until there is no more, and leave the reading to that. It tells of nothing that was
+    /// not submitted. (That of a `Reactor` is edge-triggered.)
     ///
     /// # Errors
     ///

@@ -21,7 +21,8 @@ pub struct Stats {
     pub flushes: u64,
     /// Calls of discard and write zeroes.
     pub clears: u64,
-    /// Requests of batches, queues and futures that are being carried out now. Who calls for one run at a time knows that it is.
+    /// Requests of batches, queues and futures that are being carried out now. Calls for a single run (`read_run`,
+    /// `write_block` …) are not counted here.
     pub in_flight: u64,
     /// Requests that failed.
     pub failures: u64,
