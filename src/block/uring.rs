@@ -59,12 +59,11 @@ pub(super) struct Uring<W: Wire = Plain> {
     /// Completions are polled for; off for good when the target turns out not to be able to.
     polls: AtomicBool,
     pool: Pool,
-    /// After the pool.
-    _pool_given_up: PoolGivenUp,
+    /// After the pool. Counts the leases of it that are lent out as buffers, which may outlive the device: rings can let go of
+    /// the pool when the last of them is gone.
+    lent: Arc<PoolGivenUp>,
     /// After the pool, too.
     pub(super) hubs: HubsOfProcess<W>,
-    /// Counts the leases of the pool that are lent out as buffers.
-    lent: Arc<()>,
     /// For threads that can get no ring of their own, and the same without polling.
     shared: [Option<Arc<SharedRing<W::Entries>>>; 2],
     /// The pool could not be registered on a ring, and is not tried on others.
@@ -98,9 +97,8 @@ impl<W: Wire> Uring<W> {
             sqpoll: options.sqpoll,
             polls: AtomicBool::new(options.iopoll),
             pool,
-            _pool_given_up: PoolGivenUp,
+            lent: Arc::new(PoolGivenUp),
             hubs: HubsOfProcess::default(),
-            lent: Arc::new(()),
             shared: [None, None],
             unregistered: AtomicBool::new(false),
             clones: AtomicBool::new(cfg!(liburing_2_8)),

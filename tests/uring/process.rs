@@ -230,6 +230,34 @@ fn a_closed_device_leaves_no_memory_pinned() {
     });
 }
 
+#[test]
+fn a_buffer_that_outlives_its_device_leaves_no_memory_pinned_when_it_goes() {
+    in_process("a_buffer_that_outlives_its_device_leaves_no_memory_pinned_when_it_goes", |_, _| {
+        let directory = common::directory();
+        let options = Options::new().backend(Backend::Uring).create(4096).pool_size(64 << 20);
+        let before = pinned();
+        let device = block::open(directory.path().join("another"), &options).unwrap();
+        if !device.report().registered_buffers {
+            return common::skip(device.report());
+        }
+        if pinned() <= before {
+            return common::skip("the kernel does not count what this user's rings pin");
+        }
+        let buffers = [(); 2].map(|()| device.aligned_buffer(4096).unwrap());
+        device.close().unwrap();
+        assert!(pinned() >= 64 << 10, "the pool is registered");
+        drop(buffers);
+        // The kernel may take a moment.
+        for _ in 0..200 {
+            if pinned() <= before {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{before} KiB were pinned before, and {} KiB are now", pinned());
+    });
+}
+
 /// A logger that asks the device that logs; it is called while nothing of the device's is locked.
 struct Curious;
 
