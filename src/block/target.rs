@@ -816,12 +816,17 @@ impl Steps {
     /// error instead.
     #[cold]
     pub(crate) fn take(&self, path: &Path, fallback: Fallback, what: &str) -> Result<()> {
+        self.take_or(path, fallback, what, fallback.remedy())
+    }
+
+    /// As [`Steps::take`], where something else can be done about it than the step has it.
+    #[cold]
+    pub(crate) fn take_or(&self, path: &Path, fallback: Fallback, what: &str, remedy: &str) -> Result<()> {
         if self.forbidden & fallback.bit() != 0 {
             let message = format!(
-                "{}: {what}; to go on without ({}) is forbidden by Options::forbid(Fallback::{fallback:?}). To do: {}",
+                "{}: {what}; to go on without ({}) is forbidden by Options::forbid(Fallback::{fallback:?}). To do: {remedy}",
                 path.display(),
-                fallback.consequence(self.is_passthrough),
-                fallback.remedy()
+                fallback.consequence(self.is_passthrough)
             );
             return Err(Error::new(ErrorKind::Degraded, message));
         }
