@@ -374,14 +374,19 @@ impl Device {
     /// Checks all requests, carries out those that make sense, and counts.
     fn run<R: Request + Send>(&self, requests: &mut [R], durability: Durability) {
         let target = self.target();
-        let mut bytes = 0;
+        let (mut bytes, mut refused) = (0, 0);
         for request in &mut *requests {
             let (block, length) = (request.first_block(), request.len());
             let writable = if R::IS_READ { Ok(()) } else { target.check_writable(R::NAME, block) };
-            bytes += length as u64;
             match writable.and_then(|()| target.check(R::NAME, block, length)) {
-                Ok(_) => request.clear(),
-                Err(error) => request.set_result(Err(error)),
+                Ok(_) => {
+                    request.clear();
+                    bytes += length as u64;
+                }
+                Err(error) => {
+                    request.set_result(Err(error));
+                    refused += 1;
+                }
             }
         }
         let counters = &target.counters;
@@ -389,7 +394,7 @@ impl Device {
             true => (&counters.reads, &counters.bytes_read),
             false => (&counters.writes, &counters.bytes_written),
         };
-        let number = requests.len() as u64;
+        let number = (requests.len() - refused) as u64;
         count(runs, number);
         count(run_bytes, bytes);
         count(&counters.in_flight, number);
@@ -403,7 +408,7 @@ impl Device {
         }
         target.end(if R::IS_READ { Action::Read } else { Action::Write }, since);
         count(&counters.in_flight, number.wrapping_neg());
-        let failed = requests.iter().filter(|request| matches!(request.result(), Some(Err(_)))).count();
+        let failed = requests.iter().filter(|request| matches!(request.result(), Some(Err(_)))).count() - refused;
         if failed != 0 {
             count(&counters.failures, failed as u64);
         }
@@ -415,16 +420,19 @@ impl Device {
         let target = self.target();
         let (block, length) = (request.first_block(), request.len());
         let action = if R::IS_READ { Action::Read } else { Action::Write };
+        if !R::IS_READ {
+            target.check_writable(R::NAME, block)?;
+        }
+        let offset = target.check(R::NAME, block, length)?;
         let since = target.begin();
         target.counters.start(action, length, target.block_size);
-        let checked = if R::IS_READ { Ok(()) } else { target.check_writable(R::NAME, block) };
-        let result = checked.and_then(|()| target.check(R::NAME, block, length)).and_then(|offset| match &*self.0 {
+        let result = match &*self.0 {
             Picked::File(blocking, _) => blocking.one(&request, offset, durability == Durability::Fua),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.one(request, offset, durability),
             #[cfg(nvme)]
             Picked::Nvme(uring) => uring.one(request, offset, durability),
-        });
+        };
         target.end(action, since);
         if result.is_err() {
             count(&target.counters.failures, 1);
@@ -437,12 +445,15 @@ impl Device {
     fn one_barrier(&self, uring: &uring::Uring, request: &WriteRequest<'_>) -> Result<()> {
         let target = self.target();
         let (block, length) = (request.first_block(), request.len());
+        target.check_writable("write", block)?;
+        let offset = target.check("write", block, length)?;
         let since = target.begin();
         target.counters.start(Action::Write, length, target.block_size);
-        let checked = target.check_writable("write", block).and_then(|()| target.check("write", block, length));
-        let offset = checked.inspect_err(|_| count(&target.counters.failures, 1))?;
         let result = uring.barrier(request.again(), offset);
         target.end(Action::Flush, since);
+        if result.is_err() {
+            count(&target.counters.failures, 1);
+        }
         result
     }
 

@@ -553,6 +553,9 @@ impl Target {
         let since = self.begin();
         let result = self.sync();
         self.end(Action::Flush, since);
+        if result.is_err() {
+            count(&self.counters.failures, 1);
+        }
         result
     }
 

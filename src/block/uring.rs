@@ -628,9 +628,7 @@ impl Uring {
                 return self.flushed(flushed);
             }
         }
-        let written = self.one_anyhow(request, Durability::Cached);
-        // A flush that fails is not counted: it is no transfer.
-        written.inspect_err(|_| count(&self.blocking.target.counters.failures, 1))?;
+        self.one_anyhow(request, Durability::Cached)?;
         self.flushed(-libc::ECANCELED)
     }
 
