@@ -1081,10 +1081,10 @@ impl<B, E: Entries> Core<B, E> {
         self.registered.unregister_pool(&mut self.queues, is_idle, pool)
     }
 
-    /// Lets go of pools that nobody can use any more.
-    pub(crate) fn forget_unused_pools(&mut self) {
+    /// Lets go of pools that nobody can use any more; false where one of them has to stay for now.
+    pub(crate) fn forget_unused_pools(&mut self) -> bool {
         let is_idle = self.is_idle();
-        self.registered.forget_unused_pools(&mut self.queues, is_idle);
+        self.registered.forget_unused_pools(&mut self.queues, is_idle)
     }
 
     /// Takes away a table of buffers that no pool is in any more; says what is in the way of the raw interface's.

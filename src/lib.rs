@@ -57,7 +57,10 @@
 //!
 //! | | unless set | by |
 //! |---|---|---|
-//! | operations in flight, per device and thread | 64 | `block::Options::queue_depth` |
+//! | operations in flight of calls that block, per device and thread | 64 | `block::Options::queue_depth` |
+//! | requests in flight on a queue of a device | | `block::Device::queue`, each for itself |
+//! | futures in flight, all devices together, on each ring that the process has for them: one for each processor, 8 at most | 256 | |
+//! | futures in flight of a device on `pread`/`pwrite` | 64 | `block::Options::queue_depth` |
 //! | memory that a device registers on each of its rings | 1 MiB | `block::Options::pool_size` |
 //! | threads with a ring of their own; others share one, which is no fault and not reported | the number of processors | [`ThreadRings::set_limit`] |
 //! | files registered on a ring | 64 | [`RingBuilder::files`] |

@@ -425,19 +425,22 @@ impl Registered {
         Ok(())
     }
 
-    /// Lets go of pools that nobody can use any more.
-    pub(crate) fn forget_unused_pools(&mut self, raw_ring: &mut RawRing, is_idle: bool) {
+    /// Lets go of pools that nobody can use any more; false where one of them has to stay for now.
+    pub(crate) fn forget_unused_pools(&mut self, raw_ring: &mut RawRing, is_idle: bool) -> bool {
         if raw_ring.check_usable().is_err() {
             // In the child of a fork the registrations are the parent's.
-            return;
+            return true;
         }
-        let mut position = 0;
+        let (mut position, mut are_gone) = (0, true);
         while position < self.pools.len() {
             let unused = self.pools[position].is_unused();
-            if !(unused && self.unregister_at(raw_ring, is_idle, position).is_ok()) {
-                position += 1;
+            if unused && self.unregister_at(raw_ring, is_idle, position).is_ok() {
+                continue;
             }
+            are_gone &= !unused;
+            position += 1;
         }
+        are_gone
     }
 
     /// Takes the table away where no pool is in it, so that the raw interface can have one; says what is in the way.

@@ -278,9 +278,8 @@ impl<E: Entries> LocalRing<E> {
     #[inline]
     fn sweep_pools(&mut self) {
         let given_up = POOLS_GIVEN_UP.load(Ordering::Relaxed);
-        if self.swept != given_up {
+        if self.swept != given_up && self.ring.core().forget_unused_pools() {
             self.swept = given_up;
-            self.ring.core().forget_unused_pools();
         }
     }
 }
@@ -291,7 +290,7 @@ pub(crate) fn pools_given_up() -> u64 {
     POOLS_GIVEN_UP.load(Ordering::Relaxed)
 }
 
-/// To be dropped after a device's pool: lets the rings that have it registered let go of it.
+/// To be dropped after a device's pool, and after the last lease of it: lets the rings that have it registered let go of it.
 #[cfg(feature = "block")]
 #[derive(Debug)]
 pub(crate) struct PoolGivenUp;

@@ -181,6 +181,34 @@ fn mistakes_are_told_and_lose_nothing() {
 }
 
 #[test]
+fn what_is_told_is_of_the_blocks_that_were_asked_for() {
+    let directory = common::directory();
+    let path = directory.path().join("disk");
+    for backend in backends() {
+        let mut block = [0; 4096];
+        let device = create(&path, backend, 1);
+        let told = device.read_run(1, &mut block).unwrap_err().to_string();
+        assert!(told.starts_with("read of 1 block from block 1 on: ") && told.ends_with("has block 0 only"), "{told}");
+        let told = device.read_vectored(5, &mut []).unwrap_err().to_string();
+        assert!(told.starts_with("read of block 5 "), "{told}");
+        let told = device.write_vectored(6, &[]).unwrap_err().to_string();
+        assert!(told.starts_with("write of block 6 "), "{told}");
+        assert!(!device.report().to_string().contains("nothing"), "{}", device.report());
+        drop(device);
+
+        let device = block::open(&path, &Options::new().backend(backend).read_only(true)).unwrap();
+        let told = device.resize(2).unwrap_err().to_string();
+        assert_eq!(told, format!("resize of {}: opened for reading only", path.display()));
+        drop(device);
+
+        std::fs::write(&path, "").unwrap();
+        let device = block::open(&path, &Options::new().backend(backend)).unwrap();
+        let told = device.read_block(0, &mut block).unwrap_err().to_string();
+        assert!(told.ends_with("disk has no blocks"), "{told}");
+    }
+}
+
+#[test]
 fn opening_tells_what_is_wrong() {
     let directory = common::directory();
     let missing = directory.path().join("missing");
@@ -200,6 +228,7 @@ fn opening_tells_what_is_wrong() {
             (&*path, options().queue_depth(0), ErrorKind::InvalidInput, "queue depth 0"),
             (&*path, options().queue_depth(5000), ErrorKind::InvalidInput, "4096"),
             (&*missing, options().create(5000), ErrorKind::InvalidInput, "5000"),
+            (&*missing, options().create(1 << 63), ErrorKind::InvalidInput, "no file can have as many bytes"),
             (&*path, options().pool_size(usize::MAX), ErrorKind::InvalidInput, "pool size"),
             (&*path, options().iopoll(true).direct(false), ErrorKind::InvalidInput, "O_DIRECT"),
         ] {

@@ -30,7 +30,8 @@ const BATCH: usize = 16 << 20;
 /// filled with zeroes in DST. SRC and DST are locked meanwhile.
 ///
 /// A copy that fails half way leaves DST incomplete, as large as SRC or as before, whichever is larger; one that fails
-/// before the first write leaves DST as it was, or removes it where there was none.
+/// before the first write leaves DST as it was, or removes it where there was none. Where it is interrupted DST stays as
+/// far as it got.
 ///
 /// Each thread takes up to 16 MiB of memory for the data of its requests, and twice that while it verifies.
 #[derive(Debug, clap::Args)]
@@ -279,6 +280,11 @@ fn options(arguments: &Arguments) -> Options {
 fn open_device(path: &Path, options: &Options) -> Result<Device> {
     block::open(path, options).map_err(|error| match error.kind() {
         ErrorKind::Misaligned => anyhow!("{error} (option --block-size)"),
+        // The device knows of an option that is none of ours, and of no use to a destination.
+        ErrorKind::ReadOnly if error.raw_os_error().is_none() => {
+            let name = path.display();
+            anyhow!("{name} is read-only; `blockdev --setrw {name}` lets it be written to, or give another destination")
+        }
         _ => error.into(),
     })
 }

@@ -116,8 +116,12 @@ struct Loop {
 impl Loop {
     /// Shows a file as a block device; `None`, and a line that says so, where that cannot be done.
     fn attach(backing: &Path, sector: &str) -> Option<Self> {
+        Self::attach_with(backing, &["--sector-size", sector])
+    }
+
+    fn attach_with(backing: &Path, options: &[&str]) -> Option<Self> {
         let mut command = Command::new("losetup");
-        command.args(["--find", "--show", "--sector-size", sector]).arg(backing);
+        command.args(["--find", "--show"]).args(options).arg(backing);
         match command.output() {
             Ok(output) if output.status.success() => {
                 let path = String::from_utf8(output.stdout).unwrap().trim().into();
@@ -229,4 +233,21 @@ fn a_block_device_that_is_mounted() {
     let arguments = [PROGRAM, source.to_str().unwrap()];
     let Some(finished) = on_small_file_system(&directory, "", script, &arguments) else { return };
     finished.failed_with(&["/dev/loop", "in use"]);
+}
+
+#[test]
+fn a_destination_that_is_read_only() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempdir().unwrap();
+    let source = file(directory.path(), "source", 4096);
+    let backing = file(directory.path(), "backing", 1 << 20);
+    let Some(disk) = Loop::attach_with(&backing, &["--read-only"]) else { return };
+    for backend in backends() {
+        let finished = copy(&source, &disk.path, &["--backend", backend]);
+        let finished = finished.failed_with(&[disk.path.to_str().unwrap(), "read-only", "another destination"]);
+        assert!(!finished.errors.contains("Options::"), "{finished:?}");
+    }
+    assert!(fs::read(&backing).unwrap() == data(1 << 20), "a device that is read-only was written to");
 }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(uring)]
 use crate::pool::{Buf, SLOT, Slot};
+#[cfg(uring)]
+use crate::thread_rings::PoolGivenUp;
 
 /// There are no pools.
 #[cfg(not(uring))]
@@ -59,7 +61,8 @@ struct Heap {
 struct Lent {
     head: Head,
     buf: Buf,
-    _count: Arc<()>,
+    /// After the lease.
+    _count: Arc<PoolGivenUp>,
 }
 
 /// A slot begins as the others do.
@@ -118,7 +121,7 @@ impl AlignedBuffer {
 
     /// As [`AlignedBuffer::of_lease`], as one of those that share `count`.
     #[cfg(uring)]
-    pub(crate) fn of_counted_lease(buf: Buf, bytes: usize, count: &Arc<()>) -> Self {
+    pub(crate) fn of_counted_lease(buf: Buf, bytes: usize, count: &Arc<PoolGivenUp>) -> Self {
         assert!(bytes <= buf.size() as usize);
         let head = Head { address: buf.address(), kind: LENT };
         let lent = Box::new(Lent { head, buf, _count: Arc::clone(count) });

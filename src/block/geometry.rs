@@ -122,11 +122,12 @@ impl fmt::Display for Capabilities {
             (self.native_fua, "durable writes in one operation"),
         ];
         let (can, cannot): (Vec<_>, Vec<_>) = known.into_iter().partition(|(can, _)| *can);
-        let list = |what: &[(bool, &'static str)]| match what {
-            [] => "nothing".to_owned(),
-            some => some.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", "),
-        };
-        write!(f, "can {}; cannot {}", list(&can), list(&cannot))
+        let list = |what: &[(bool, &'static str)]| what.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+        match (can.as_slice(), cannot.as_slice()) {
+            (can, []) => write!(f, "can {}", list(can)),
+            ([], cannot) => write!(f, "cannot {}", list(cannot)),
+            (can, cannot) => write!(f, "can {}; cannot {}", list(can), list(cannot)),
+        }
     }
 }
 

@@ -375,14 +375,19 @@ impl Device {
     /// Checks all requests, carries out those that make sense, and counts.
     fn run<R: Request + Send>(&self, requests: &mut [R], durability: Durability) {
         let target = self.target();
-        let mut bytes = 0;
+        let (mut bytes, mut refused) = (0, 0);
         for request in &mut *requests {
             let (block, length) = (request.first_block(), request.len());
             let writable = if R::IS_READ { Ok(()) } else { target.check_writable(R::NAME, block) };
-            bytes += length as u64;
             match writable.and_then(|()| target.check(R::NAME, block, length)) {
-                Ok(_) => request.clear(),
-                Err(error) => request.set_result(Err(error)),
+                Ok(_) => {
+                    request.clear();
+                    bytes += length as u64;
+                }
+                Err(error) => {
+                    request.set_result(Err(error));
+                    refused += 1;
+                }
             }
         }
         let counters = &target.counters;
@@ -390,7 +395,7 @@ impl Device {
             true => (&counters.reads, &counters.bytes_read),
             false => (&counters.writes, &counters.bytes_written),
         };
-        let number = requests.len() as u64;
+        let number = (requests.len() - refused) as u64;
         count(runs, number);
         count(run_bytes, bytes);
         count(&counters.in_flight, number);
@@ -404,7 +409,7 @@ impl Device {
         }
         target.end(if R::IS_READ { Action::Read } else { Action::Write }, since);
         count(&counters.in_flight, number.wrapping_neg());
-        let failed = requests.iter().filter(|request| matches!(request.result(), Some(Err(_)))).count();
+        let failed = requests.iter().filter(|request| matches!(request.result(), Some(Err(_)))).count() - refused;
         if failed != 0 {
             count(&counters.failures, failed as u64);
         }
@@ -416,16 +421,19 @@ impl Device {
         let target = self.target();
         let (block, length) = (request.first_block(), request.len());
         let action = if R::IS_READ { Action::Read } else { Action::Write };
+        if !R::IS_READ {
+            target.check_writable(R::NAME, block)?;
+        }
+        let offset = target.check(R::NAME, block, length)?;
         let since = target.begin();
         target.counters.start(action, length, target.block_size);
-        let checked = if R::IS_READ { Ok(()) } else { target.check_writable(R::NAME, block) };
-        let result = checked.and_then(|()| target.check(R::NAME, block, length)).and_then(|offset| match &*self.0 {
+        let result = match &*self.0 {
             Picked::File(blocking, _) => blocking.one(&request, offset, durability == Durability::Fua),
             #[cfg(uring)]
             Picked::Uring(uring) => uring.one(request, offset, durability),
             #[cfg(nvme)]
             Picked::Nvme(uring) => uring.one(request, offset, durability),
-        });
+        };
         target.end(action, since);
         if result.is_err() {
             count(&target.counters.failures, 1);
@@ -438,20 +446,23 @@ impl Device {
     fn one_barrier(&self, uring: &uring::Uring, request: &WriteRequest<'_>) -> Result<()> {
         let target = self.target();
         let (block, length) = (request.first_block(), request.len());
+        target.check_writable("write", block)?;
+        let offset = target.check("write", block, length)?;
         let since = target.begin();
         target.counters.start(Action::Write, length, target.block_size);
-        let checked = target.check_writable("write", block).and_then(|()| target.check("write", block, length));
-        let offset = checked.inspect_err(|_| count(&target.counters.failures, 1))?;
         let result = uring.barrier(request.again(), offset);
         target.end(Action::Flush, since);
+        if result.is_err() {
+            count(&target.counters.failures, 1);
+        }
         result
     }
 
     /// Carries out requests on consecutive blocks, as one.
-    fn all<R: Request + Send>(&self, mut requests: Vec<R>) -> Result<()> {
+    fn all<R: Request + Send>(&self, first: u64, mut requests: Vec<R>) -> Result<()> {
         if requests.is_empty() {
             // There is nothing to read or write, which is told like everywhere.
-            self.target().check(R::NAME, 0, 0)?;
+            self.target().check(R::NAME, first, 0)?;
         }
         // All or nothing is tried.
         for request in &requests {
@@ -490,9 +501,12 @@ impl Device {
         self.target().clock.as_ref().map(|clock| clock.read())
     }
 
-    /// Closes the device: what was in flight has ended, and the lock is released.
+    /// Flushes, and closes the device.
     ///
-    /// Dropping the device does the same, but has nobody to tell that the flush failed.
+    /// It stays open, and locked, for as long as a [`Queue`] or a future of it is alive, or something is in flight that one
+    /// which was dropped had started; until then [`open`] says [`ErrorKind::Busy`].
+    ///
+    /// Dropping the device closes it in the same way, and flushes nothing.
     ///
     /// # Errors
     ///
@@ -600,7 +614,7 @@ impl BlockDevice for Device {
             before += buffer.len();
             ReadRequest::new(block, buffer)
         });
-        self.all(requests.collect())
+        self.all(first, requests.collect())
     }
 
     fn write_vectored(&self, first: u64, buffers: &[IoSlice<'_>]) -> Result<()> {
@@ -611,7 +625,7 @@ impl BlockDevice for Device {
             before += buffer.len();
             WriteRequest::new(block, buffer)
         });
-        self.all(requests.collect())
+        self.all(first, requests.collect())
     }
 
     fn write_run_fua(&self, first: u64, data: &[u8]) -> Result<()> {

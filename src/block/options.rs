@@ -101,7 +101,11 @@ impl Options {
         self
     }
 
-    /// Operations in flight at most, per ring: 1 to 4096. A longer batch goes through in windows of this size.
+    /// Operations that calls of one thread have in flight at most: 1 to 4096. A longer batch goes through in windows of this
+    /// size. On `pread`/`pwrite` it is also how many futures of the device are under way.
+    ///
+    /// A [`Queue`](crate::block::Queue) has a depth of its own; futures on io_uring share rings for 256 operations each,
+    /// whatever this is.
     #[must_use]
     pub fn queue_depth(mut self, operations: u32) -> Self {
         self.queue_depth = operations;

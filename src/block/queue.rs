@@ -71,9 +71,8 @@ pub struct Queue {
     device: Arc<Picked>,
     lane: Lane,
     depth: usize,
-    /// Requests that were started and not given out, and how many of them are flushes.
+    /// Requests that were started and not given out.
     in_flight: usize,
-    flushes: usize,
     /// Those that ended without anybody's help.
     ready: VecDeque<(Command, Result<()>)>,
     tally: Tally,
@@ -160,7 +159,6 @@ impl Device {
             lane,
             depth: depth as usize,
             in_flight: 0,
-            flushes: 0,
             ready: VecDeque::new(),
             tally: Tally::default(),
             one_thread: PhantomData,
@@ -255,7 +253,6 @@ impl Queue {
         } else {
             self.start(command)?;
         }
-        self.flushes += 1;
         Ok(())
     }
 
@@ -390,7 +387,6 @@ impl Queue {
     #[inline(always)]
     fn completed(&mut self, command: Command, result: Result<()>) -> Completed {
         self.in_flight -= 1;
-        self.flushes -= usize::from(command.action == Action::Flush);
         if result.is_err() {
             self.tally.fail();
         }
@@ -419,9 +415,9 @@ impl Queue {
         }
     }
 
-    /// A descriptor (an eventfd) for other event loops: readable when requests may have ended. [`Queue::poll`] resets it when
-    /// there is none to take: watch it (level-triggered), poll until there is no more, and leave the reading to that. It tells of
-    /// nothing that was not submitted.
+    /// Level-triggered: a descriptor (an eventfd) for other event loops, readable when requests may have ended. [`Queue::poll`] resets it when
+    /// there is none to take: watch it, poll until there is no more, and leave the reading to that. It tells of nothing that was
+    /// not submitted. (That of a `Reactor` is edge-triggered.)
     ///
     /// # Errors
     ///
@@ -446,7 +442,7 @@ impl Queue {
     #[cold]
     #[inline(never)]
     fn tell(&mut self) {
-        self.tally.tell(&self.device.target().counters, (self.in_flight - self.flushes) as u64);
+        self.tally.tell(&self.device.target().counters, self.in_flight as u64);
     }
 
     #[cold]

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::block::command::Action;
 
 /// What a device did since it was opened. Counted without a lock: numbers that belong together may be a moment apart.
+///
+/// What is refused before it begins, since it is out of range, no multiple of the block size, or a write to a device that was opened
+/// for reading, is counted nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -19,11 +22,12 @@ pub struct Stats {
     pub bytes_written: u64,
     /// Flushes, those of barriers among them.
     pub flushes: u64,
-    /// Calls of discard and write zeroes.
+    /// Calls of discard and write zeroes, those that failed among them.
     pub clears: u64,
-    /// Requests of batches, queues and futures that are being carried out now. Who calls for one run at a time knows that it is.
+    /// Requests of batches, queues and futures that are being carried out now, flushes of queues and futures among them. Calls for
+    /// a single run (`read_run`, `write_block` …) are not counted here, nor is a call of `flush`.
     pub in_flight: u64,
-    /// Requests that failed.
+    /// Reads, writes and flushes that failed. A future that was given up at its deadline has not: its transfer may have ended well.
     pub failures: u64,
     /// Transfers that were tried again: EINTR, EAGAIN, EBUSY, or given back by the kernel.
     pub retries: u64,
@@ -70,7 +74,7 @@ pub(super) struct Tally {
     bytes_written: u64,
     flushes: u64,
     failures: u64,
-    /// How many transfers the device was told to be in flight.
+    /// How many requests the device was told to be in flight.
     told: u64,
 }
 
@@ -93,7 +97,7 @@ impl Tally {
         self.failures += 1;
     }
 
-    /// Tells the device, and how many transfers are in flight now.
+    /// Tells the device, and how many requests are in flight now.
     pub(super) fn tell(&mut self, counters: &Counters, in_flight: u64) {
         let Self { reads, bytes_read, writes, bytes_written, flushes, failures, told } =
             mem::replace(self, Self { told: in_flight, ..Self::default() });

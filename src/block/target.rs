@@ -184,7 +184,7 @@ impl Target {
 
         if geometry.is_disk && !options.read_only && sys::is_read_only(&file) {
             let message = format!(
-                "{name} is read-only: open it with Options::read_only, or have it written to (`blockdev --setrw {name}`)"
+                "{name} is read-only; `blockdev --setrw {name}` lets it be written to, and Options::read_only opens it for reading"
             );
             return Err(Error::new(ErrorKind::ReadOnly, message));
         }
@@ -336,11 +336,13 @@ impl Target {
 
     #[cold]
     fn out_of_range(&self, operation: &str, first: u64, blocks: u64, count: u64) -> Error {
-        let message = format!(
-            "{operation} of {blocks} blocks from block {first} on: {} has blocks 0 to {} only",
-            self.path.display(),
-            i128::from(count) - 1
-        );
+        let (name, unit) = (self.path.display(), if blocks == 1 { "block" } else { "blocks" });
+        let there_is = match count {
+            0 => "no blocks".to_owned(),
+            1 => "block 0 only".to_owned(),
+            _ => format!("blocks 0 to {} only", count - 1),
+        };
+        let message = format!("{operation} of {blocks} {unit} from block {first} on: {name} has {there_is}");
         Error::new(ErrorKind::OutOfRange, message)
     }
 
@@ -362,11 +364,12 @@ impl Target {
 
     /// Refuses a write to a device opened for reading.
     pub(crate) fn check_writable(&self, operation: &str, block: u64) -> Result<()> {
-        if !self.read_only {
-            return Ok(());
-        }
-        let message = format!("{operation} of block {block} of {}: opened for reading only", self.path.display());
-        Err(Error::new(ErrorKind::ReadOnly, message))
+        if self.read_only { Err(self.opened_for_reading(&format!("{operation} of block {block}"))) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn opened_for_reading(&self, what: &str) -> Error {
+        Error::new(ErrorKind::ReadOnly, format!("{what} of {}: opened for reading only", self.path.display()))
     }
 
     /// The kernel's error for a transfer at `offset`.
@@ -551,6 +554,9 @@ impl Target {
         let since = self.begin();
         let result = self.sync();
         self.end(Action::Flush, since);
+        if result.is_err() {
+            count(&self.counters.failures, 1);
+        }
         result
     }
 
@@ -579,11 +585,9 @@ impl Target {
 
     /// The error for a flush that failed.
     pub(crate) fn flush_error(&self, error: io::Error) -> Error {
-        let name = self.path.display();
-        foreign::call(|| {
-            log::error!("{name}: a flush failed, and what was written since the last one may be lost: {error}");
-        });
-        Error::from_io(error, format_args!("flush of {name}"))
+        let error = Error::from_io(error, format_args!("flush of {}", self.path.display()));
+        foreign::call(|| log::error!("{error}; what was written since the last flush may be lost"));
+        error
     }
 
     /// Gives up the storage of blocks; `command` is a way that a ring knows for disks, and says whether it worked.
@@ -662,7 +666,9 @@ impl Target {
 
     /// Makes a file longer or shorter.
     pub(crate) fn resize(&self, blocks: u64) -> Result<()> {
-        self.check_writable("resize", 0)?;
+        if self.read_only {
+            return Err(self.opened_for_reading("resize"));
+        }
         let name = self.path.display();
         if !self.capabilities.resize {
             let message = format!("resize of {name}: a disk has the size that it has (Capabilities::resize)");
@@ -738,6 +744,9 @@ pub(crate) fn check_options(options: &Options) -> Result<()> {
         if bytes % u64::from(options.block_size) != 0 && !options.whole_blocks {
             return invalid(format!("size {bytes} is no multiple of the block size {}", options.block_size));
         }
+        if i64::try_from(bytes).is_err() {
+            return invalid(format!("size {bytes}: no file can have as many bytes"));
+        }
     }
     if options.iopoll && !options.direct {
         return invalid("iopoll needs O_DIRECT: leave the option direct on".to_owned());
@@ -811,12 +820,17 @@ impl Steps {
     /// error instead.
     #[cold]
     pub(crate) fn take(&self, path: &Path, fallback: Fallback, what: &str) -> Result<()> {
+        self.take_or(path, fallback, what, fallback.remedy())
+    }
+
+    /// As [`Steps::take`], where something else can be done about it than the step has it.
+    #[cold]
+    pub(crate) fn take_or(&self, path: &Path, fallback: Fallback, what: &str, remedy: &str) -> Result<()> {
         if self.forbidden & fallback.bit() != 0 {
             let message = format!(
-                "{}: {what}; to go on without ({}) is forbidden by Options::forbid(Fallback::{fallback:?}). To do: {}",
+                "{}: {what}; to go on without ({}) is forbidden by Options::forbid(Fallback::{fallback:?}). To do: {remedy}",
                 path.display(),
-                fallback.consequence(self.is_passthrough),
-                fallback.remedy()
+                fallback.consequence(self.is_passthrough)
             );
             return Err(Error::new(ErrorKind::Degraded, message));
         }

@@ -36,7 +36,7 @@ use crate::pool::Pool;
 use crate::raw_ring::is_passing;
 use crate::shared::SharedRing;
 use crate::table::{Held, NoBuffers, Ticket};
-use crate::thread_rings::{PoolGivenUp, Refused, RingKind, ThreadRings};
+use crate::thread_rings::{PoolGivenUp, Refused, RingKind, ThreadRings, pools_given_up};
 use crate::{Unavailable, available};
 use liburing_sys as sys;
 
@@ -48,6 +48,8 @@ const MOST_TRIES: u32 = 3;
 const REST: Duration = Duration::from_secs(30);
 /// `BLOCK_URING_CMD_DISCARD` of `linux/blkdev.h`, since Linux 6.12: `_IO(0x12, 0)`.
 const DISCARD: u32 = 0x1200;
+/// Pools can't be registered.
+const REFUSED: u64 = u64::MAX;
 /// How long completions are waited for on a ring that can't be entered any more.
 const LAST_RESORT: Duration = Duration::from_secs(60);
 
@@ -59,16 +61,16 @@ pub(super) struct Uring<W: Wire = Plain> {
     /// Completions are polled for; off for good when the target turns out not to be able to.
     polls: AtomicBool,
     pool: Pool,
-    /// After the pool.
-    _pool_given_up: PoolGivenUp,
+    /// After the pool. Counts the leases of it that are lent out as buffers, which may outlive the device: rings can let go of
+    /// the pool when the last of them is gone.
+    lent: Arc<PoolGivenUp>,
     /// After the pool, too.
     pub(super) hubs: HubsOfProcess<W>,
-    /// Counts the leases of the pool that are lent out as buffers.
-    lent: Arc<()>,
     /// For threads that can get no ring of their own, and the same without polling.
     shared: [Option<Arc<SharedRing<W::Entries>>>; 2],
-    /// The pool could not be registered on a ring, and is not tried on others.
-    unregistered: AtomicBool,
+    /// Whether the pool could not be registered on a ring: 0, [`REFUSED`], or one more than [`pools_given_up`] was when there was
+    /// no room for it.
+    unregistered: AtomicU64,
     /// Buffers can be had from another ring (liburing 2.8, Linux 6.12).
     clones: AtomicBool,
     /// A thread that should have had a ring of its own uses a shared one.
@@ -98,11 +100,10 @@ impl<W: Wire> Uring<W> {
             sqpoll: options.sqpoll,
             polls: AtomicBool::new(options.iopoll),
             pool,
-            _pool_given_up: PoolGivenUp,
+            lent: Arc::new(PoolGivenUp),
             hubs: HubsOfProcess::default(),
-            lent: Arc::new(()),
             shared: [None, None],
-            unregistered: AtomicBool::new(false),
+            unregistered: AtomicU64::new(0),
             clones: AtomicBool::new(cfg!(liburing_2_8)),
             shares: AtomicBool::new(false),
             opened: Instant::now(),
@@ -249,18 +250,39 @@ impl<W: Wire> Uring<W> {
         if self.is_registered(core) || self.clone_registered(core) {
             return None;
         }
-        core.register_pool(&self.pool).err()
+        self.register_new(core)
+    }
+
+    #[cold]
+    fn register_new<B, E: Entries>(&self, core: &mut Core<B, E>) -> Option<Error> {
+        let registered = core.register_pool(&self.pool);
+        if registered.is_ok() {
+            // Where there was no room before there is now.
+            self.unregistered.store(0, Ordering::Relaxed);
+        }
+        registered.err()
     }
 
     /// As [`Uring::register`], on the ring that threads share.
     fn register_shared(&self, core: &mut Core<NoBuffers, W::Entries>) -> Option<Error> {
-        if self.is_registered(core) { None } else { core.register_pool(&self.pool).err() }
+        if self.is_registered(core) { None } else { self.register_new(core) }
     }
 
     /// Whether there is nothing to be registered, or it was tried.
     #[inline]
     fn is_registered<B, E: Entries>(&self, core: &Core<B, E>) -> bool {
-        self.unregistered.load(Ordering::Relaxed) || core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some()
+        self.goes_without() || core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some()
+    }
+
+    /// Whether the pool could not be registered on a ring, and is not tried on others: where others had taken the room, until
+    /// some of them are given up.
+    #[inline]
+    fn goes_without(&self) -> bool {
+        match self.unregistered.load(Ordering::Relaxed) {
+            0 => false,
+            REFUSED => true,
+            full => full == 1 + pools_given_up(),
+        }
     }
 
     /// Has a ring that has no buffers share those of the ring that threads share: so they are pinned, and count as locked memory,
@@ -280,24 +302,37 @@ impl<W: Wire> Uring<W> {
     }
 
     pub(super) fn report_pool_unregistered(&self, error: &Error) -> Result<()> {
-        self.report_unregistered(error, self.pool.slots() as usize * self.pool.slot_size())
+        let bytes = self.pool.slots() as usize * self.pool.slot_size();
+        let is_for_want_of_room =
+            matches!(error.kind(), ErrorKind::Full | ErrorKind::Unsupported) && error.raw_os_error().is_none();
+        if !is_for_want_of_room {
+            return self.report_unregistered(error, bytes);
+        }
+        let what = format!(
+            "{bytes} bytes of buffers are not registered, since those of other devices take all the room that a ring has for \
+             them; they are when enough of those are closed"
+        );
+        self.go_without(1 + pools_given_up(), &what, "close devices")
+    }
+
+    pub(super) fn report_unregistered(&self, error: &Error, bytes: usize) -> Result<()> {
+        let hint = if error.raw_os_error() == Some(libc::ENOMEM) {
+            "; RLIMIT_MEMLOCK is too small (`ulimit -l` shows it in KiB)"
+        } else {
+            ""
+        };
+        let what = format!("{bytes} bytes of buffers are not registered ({error}{hint})");
+        self.go_without(REFUSED, &what, Fallback::UnregisteredBuffers.remedy())
     }
 
     #[cold]
-    pub(super) fn report_unregistered(&self, error: &Error, bytes: usize) -> Result<()> {
-        if !self.unregistered.swap(true, Ordering::Relaxed) {
-            let hint = if error.raw_os_error() == Some(libc::ENOMEM) {
-                "; RLIMIT_MEMLOCK is too small (`ulimit -l` shows it in KiB)"
-            } else {
-                ""
-            };
-            let what = format!("{bytes} bytes of buffers are not registered ({error}{hint})");
-            let taken = self.degrade(Fallback::UnregisteredBuffers, &what);
-            // Where it is forbidden it is tried again.
-            self.unregistered.store(taken.is_ok(), Ordering::Relaxed);
-            taken?;
+    fn go_without(&self, why: u64, what: &str, remedy: &str) -> Result<()> {
+        let (target, fallback) = (&self.blocking.target, Fallback::UnregisteredBuffers);
+        // Where it is forbidden it is an error each time, and tried again.
+        if !target.steps.is_forbidden(fallback) && self.unregistered.swap(why, Ordering::Relaxed) == why {
+            return Ok(());
         }
-        Ok(())
+        target.steps.take_or(&target.path, fallback, what, remedy)
     }
 
     /// Takes a step down.
@@ -308,7 +343,7 @@ impl<W: Wire> Uring<W> {
 
     /// Whether completions are polled for, whether a kernel thread submits, and whether buffers are registered.
     pub(super) fn picked(&self) -> (bool, bool, bool) {
-        (self.polls(), self.sqpoll.is_some(), !self.unregistered.load(Ordering::Relaxed))
+        (self.polls(), self.sqpoll.is_some(), self.unregistered.load(Ordering::Relaxed) == 0)
     }
 
     /// Registered memory where it fits, since the kernel need not look up its pages then; not all of it, so that unaligned
@@ -376,7 +411,7 @@ impl<W: Wire> Uring<W> {
         durability: Durability,
     ) -> bool {
         let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
-        if !is_registered && !self.unregistered.load(Ordering::Relaxed) {
+        if !is_registered && !self.goes_without() {
             return false;
         }
         let (memory, length) = (request.address(), request.len());
@@ -593,9 +628,7 @@ impl Uring {
                 return self.flushed(flushed);
             }
         }
-        let written = self.one_anyhow(request, Durability::Cached);
-        // A flush that fails is not counted: it is no transfer.
-        written.inspect_err(|_| count(&self.blocking.target.counters.failures, 1))?;
+        self.one_anyhow(request, Durability::Cached)?;
         self.flushed(-libc::ECANCELED)
     }
 
@@ -603,7 +636,7 @@ impl Uring {
     /// flight, and the request has a result or is to be carried out anew.
     fn barrier_on(&self, core: &mut Core, request: &mut WriteRequest<'_>, offset: u64) -> Option<i32> {
         let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
-        if !is_registered && !self.unregistered.load(Ordering::Relaxed) {
+        if !is_registered && !self.goes_without() {
             return None;
         }
         let (memory, length) = (request.address(), request.len());

@@ -6,8 +6,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use sysuring::block::{self, Backend, BlockDevice, Device, Options, ReadRequest, WriteRequest};
-use sysuring::{Reason, Ring, SqeFlags, ThreadRings};
+use sysuring::block::{self, Backend, BlockDevice, Device, Fallback, Options, ReadRequest, WriteRequest};
+use sysuring::{ErrorKind, Reason, Ring, SqeFlags, ThreadRings};
 
 use crate::common::{self, pattern};
 
@@ -227,6 +227,68 @@ fn a_closed_device_leaves_no_memory_pinned() {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("{before} KiB were pinned before, and {} KiB are now", pinned());
+    });
+}
+
+#[test]
+fn a_buffer_that_outlives_its_device_leaves_no_memory_pinned_when_it_goes() {
+    in_process("a_buffer_that_outlives_its_device_leaves_no_memory_pinned_when_it_goes", |_, _| {
+        let directory = common::directory();
+        let options = Options::new().backend(Backend::Uring).create(4096).pool_size(64 << 20);
+        let before = pinned();
+        let device = block::open(directory.path().join("another"), &options).unwrap();
+        if !device.report().registered_buffers {
+            return common::skip(device.report());
+        }
+        if pinned() <= before {
+            return common::skip("the kernel does not count what this user's rings pin");
+        }
+        let buffers = [(); 2].map(|()| device.aligned_buffer(4096).unwrap());
+        device.close().unwrap();
+        assert!(pinned() >= 64 << 10, "the pool is registered");
+        drop(buffers);
+        // The kernel may take a moment.
+        for _ in 0..200 {
+            if pinned() <= before {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{before} KiB were pinned before, and {} KiB are now", pinned());
+    });
+}
+
+/// A ring has room for 256 registered buffers, and each device takes one on the ring of the thread that opens it.
+#[test]
+fn devices_that_are_closed_make_room_for_the_buffers_of_others() {
+    in_process("devices_that_are_closed_make_room_for_the_buffers_of_others", |_, _| {
+        let directory = common::directory();
+        let options = || Options::new().backend(Backend::Uring).create(4096).pool_size(4096).exclusive(false);
+        let path = directory.path().join("another");
+        let open = || block::open(&path, &options()).unwrap();
+        let mut devices = vec![open()];
+        if !devices[0].report().registered_buffers {
+            return common::skip(devices[0].report());
+        }
+        while devices.len() < 300 && devices[devices.len() - 1].report().registered_buffers {
+            devices.push(open());
+        }
+        let last = devices.pop().unwrap();
+        let report = last.report();
+        let [degraded] = &report.degraded[..] else { panic!("{report}") };
+        assert_eq!(degraded.fallback, Fallback::UnregisteredBuffers);
+        assert!(degraded.sentence.contains("other devices") && !degraded.sentence.contains("MEMLOCK"), "{degraded}");
+        let forbidden = block::open(&path, &options().forbid(Fallback::UnregisteredBuffers)).unwrap_err();
+        assert_eq!(forbidden.kind(), ErrorKind::Degraded);
+        assert!(forbidden.to_string().ends_with("To do: close devices"), "{forbidden}");
+
+        last.write_block(0, &[1; 4096]).unwrap();
+        assert!(!last.report().registered_buffers);
+        devices.truncate(100);
+        last.write_block(0, &[2; 4096]).unwrap();
+        assert!(last.report().registered_buffers, "{}", last.report());
+        last.read_block(0, &mut [0; 4096]).unwrap();
+        assert_eq!(last.report().degraded.len(), 1, "{}", last.report());
     });
 }
 

@@ -328,6 +328,7 @@ impl Program {
             let flush_failed = told.iter().any(|(place, _)| *place == usize::MAX);
             assert_eq!(flushes_now - flushes, u64::from(answer.is_ok() || flush_failed));
             if flush_failed {
+                self.failures += 1;
                 assert_eq!(answer.unwrap_err().completed(), 0);
                 assert!(results.iter().all(Result::is_err));
                 // What the model says of writes is checked below: these were written, and are told to have failed.
@@ -397,6 +398,7 @@ impl Program {
 
     fn flush(&mut self) {
         let result = self.device.flush();
+        self.failures += u64::from(result.is_err());
         let state = self.disk.state();
         assert_eq!(result.is_err(), !state.told.is_empty(), "{result:?}");
         assert!(result.is_err() || state.is_flushed(), "a flush returned before all was on stable storage");
@@ -423,7 +425,6 @@ impl Program {
         if end < self.block_size {
             let error = self.device.read_block(0, &mut vec![0; self.block_size]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::OutOfRange);
-            self.failures += 1;
         }
         self.disk.state().end = self.nature.bytes;
         assert_eq!(self.device.rescan().unwrap(), self.blocks() as u64);

@@ -392,3 +392,23 @@ fn queues_on_calls_that_fail_lose_nothing() {
 fn queues_on_rings_that_fail_lose_nothing() {
     run(Below::Ring);
 }
+
+/// However often something passes in the life of a queue: each time it is over.
+#[cfg(uring)]
+#[test]
+fn what_passed_is_not_counted_any_more() {
+    for seed in [1, 2] {
+        in_thread(move || {
+            let mut program = Program::new(Random::new(seed), Below::Ring);
+            program.open();
+            program.disk.state().temper = Temper { submits: 2, ..Temper::default() };
+            // More of them fail than one submit may.
+            for tag in 0..15_000 {
+                let buffer = program.queue().buffer().expect("all are there");
+                program.queue().read(0, buffer, tag).expect("there is room");
+                let ended = program.queue().wait().expect("what failed has passed");
+                ended.expect("one is in flight").result.expect("nothing is wrong with the disk");
+            }
+        });
+    }
+}

@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::block::futures::waiters::wake;
+use crate::error::Error;
 #[cfg(uring)]
 use crate::fork::PerProcess;
 
@@ -106,7 +107,10 @@ impl Deadline {
             let thread = std::thread::Builder::new().name("sysuring-timer".to_owned());
             if let Err(error) = thread.spawn(move || timer.serve()) {
                 timer.lock().has_thread = false;
-                log::error!("no thread can be started for deadlines, which pass without a word: {error}");
+                let error = Error::from_io(error, "start the thread that wakes futures at their deadlines");
+                log::error!(
+                    "{error}; they go on, and are timed out only where something else polls them (see `ulimit -u`)"
+                );
             }
         } else if is_first {
             timer.earlier.notify_one();

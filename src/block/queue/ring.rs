@@ -24,6 +24,7 @@ pub(super) struct RingLane<W: Wire = Plain> {
     file: FixedFile,
     pool: Pool,
     buffer_size: usize,
+    /// Of the submit that is under way.
     setbacks: Setbacks,
     /// Commands were handed over again and not submitted.
     has_unsubmitted: bool,
@@ -148,6 +149,7 @@ impl<W: Wire> RingLane<W> {
                 Ok(_) if wait == 0 && !core.queues().is_consumed() => {}
                 Ok(_) => {
                     self.has_unsubmitted = false;
+                    self.setbacks = Setbacks::default();
                     return Ok(());
                 }
                 // A signal while nothing was submitted: who limits the wait may look whether it came for them.
