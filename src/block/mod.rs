@@ -90,6 +90,7 @@ use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 pub use buffer::AlignedBuffer;
 pub use command::TransferError;
@@ -366,6 +367,25 @@ impl Picked {
     }
 }
 
+/// Requests of a call that are being carried out; none of them is when it unwinds, as where a logger panics.
+struct InFlight<'a> {
+    counter: &'a AtomicU64,
+    number: u64,
+}
+
+impl<'a> InFlight<'a> {
+    fn new(counter: &'a AtomicU64, number: u64) -> Self {
+        count(counter, number);
+        Self { counter, number }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        count(self.counter, self.number.wrapping_neg());
+    }
+}
+
 impl Device {
     fn target(&self) -> &Target {
         self.0.target()
@@ -397,7 +417,7 @@ impl Device {
         let number = (requests.len() - refused) as u64;
         count(runs, number);
         count(run_bytes, bytes);
-        count(&counters.in_flight, number);
+        let in_flight = InFlight::new(&counters.in_flight, number);
         let since = target.begin();
         match &*self.0 {
             Picked::File(blocking, _) => blocking.run(requests, durability == Durability::Fua),
@@ -407,7 +427,7 @@ impl Device {
             Picked::Nvme(uring) => uring.run(requests, durability),
         }
         target.end(if R::IS_READ { Action::Read } else { Action::Write }, since);
-        count(&counters.in_flight, number.wrapping_neg());
+        drop(in_flight);
         let failed = requests.iter().filter(|request| matches!(request.result(), Some(Err(_)))).count() - refused;
         if failed != 0 {
             count(&counters.failures, failed as u64);

@@ -99,7 +99,10 @@ impl Shared {
                 }
                 Some(Work::Alone(work)) => {
                     drop(state);
-                    work();
+                    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+                        // It was told by the panic, and there is more to do than this. Dropping it may panic again.
+                        std::mem::forget(payload);
+                    }
                     state = self.lock();
                 }
                 None if state.is_closed => return,
@@ -288,5 +291,17 @@ mod tests {
         assert!(unwound.is_err());
         assert_eq!(ended.into_inner(), 2);
         workers.run(2, &|| ());
+    }
+
+    #[test]
+    fn what_panics_alone_takes_no_thread_along() {
+        let workers = Workers::new(1);
+        for _ in 0..3 {
+            workers.spawn(Box::new(|| panic!("on purpose")));
+        }
+        let (ended, hear) = std::sync::mpsc::channel();
+        workers.spawn(Box::new(move || ended.send(()).unwrap()));
+        hear.recv_timeout(std::time::Duration::from_secs(10)).expect("the one thread is there");
+        assert_eq!(workers.shared.lock().threads, 1);
     }
 }

@@ -53,7 +53,7 @@ impl Jobs {
         let job = Arc::new(Job(Mutex::new(State::Running(waker))));
         let (theirs, device) = (Arc::clone(&job), Arc::clone(device));
         blocking.workers.spawn(Box::new(move || {
-            let result = command.carry_out(device.blocking());
+            let result = command.carry_out_apart(device.blocking());
             device.target().end(command.action, command.since);
             let counters = &device.target().counters;
             count(&counters.in_flight, 1_u64.wrapping_neg());
