@@ -162,6 +162,12 @@ impl Workers {
         !self.process.is_this()
     }
 
+    /// Whether nothing is queued, and all threads wait for something to do: what they carried out is gone.
+    pub(super) fn are_idle(&self) -> bool {
+        let state = self.shared.lock();
+        state.queue.is_empty() && state.idle == state.threads
+    }
+
     /// Calls `work` in this thread, and in up to `helpers` others at the same time; returns when all calls have returned.
     pub(super) fn run(&self, helpers: usize, work: &(dyn Fn() + Sync)) {
         let helpers = helpers.min(self.most);

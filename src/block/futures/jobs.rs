@@ -73,6 +73,15 @@ impl Jobs {
         Ok(job)
     }
 
+    /// Whether this thread has a reactor, which it has to turn itself.
+    pub(in crate::block) fn has_reactor() -> bool {
+        #[cfg(uring)]
+        let has_reactor = super::reactor::of_thread().is_some();
+        #[cfg(not(uring))]
+        let has_reactor = false;
+        has_reactor
+    }
+
     /// Leaves the line, to try again.
     pub(super) fn leave(device: &Picked, place: Place) {
         if device.blocking().workers.are_elsewhere() {
