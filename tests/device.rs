@@ -60,6 +60,12 @@ use std::io::ErrorKind as IoErrorKind;
 #[cfg(unix)]
 use std::os::unix::fs::symlink;
 use std::path::Path;
+#[cfg(unix)]
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Waker},
+};
 
 use sysuring::ErrorKind;
 use sysuring::block::{self, Backend, BlockDevice, Device, Options, ReadRequest, WriteRequest};
@@ -273,6 +279,60 @@ fn a_device_is_exclusive_until_it_is_closed_and_free_at_once_after() {
         assert_eq!(error.kind(), ErrorKind::ReadOnly);
         two.flush().unwrap();
         assert_eq!(block::open(&path, &options).unwrap_err().kind(), ErrorKind::Busy);
+    }
+}
+
+/// Also where a write that was dropped may still be under way, which must not come after whatever the next one writes.
+#[cfg(unix)]
+#[test]
+fn a_device_is_free_when_it_was_closed_whatever_was_dropped_before() {
+    let directory = common::directory();
+    let path = directory.path().join("disk");
+    for backend in backends() {
+        let options = Options::new().backend(backend).queue_depth(8);
+        drop(create(&path, backend, 1024));
+        for lap in 0..60 {
+            let device = block::open(&path, &options).unwrap_or_else(|error| panic!("{backend}, lap {lap}: {error}"));
+            let mut context = Context::from_waker(Waker::noop());
+            let mut futures: Vec<_> = (0..16)
+                .map(|run| {
+                    let buffer = device.aligned_buffer(64 * 4096).unwrap();
+                    if lap % 2 == 0 {
+                        device.write_async(run * 64, buffer)
+                    } else {
+                        device.read_async(run * 64, buffer)
+                    }
+                })
+                .collect();
+            for future in &mut futures {
+                let _ = Pin::new(future).poll(&mut context);
+            }
+            let mut queue = device.queue(8, 64 * 4096).unwrap();
+            while let Some(buffer) = queue.buffer() {
+                queue.read(0, buffer, 0).unwrap();
+            }
+            queue.submit().unwrap();
+            drop((queue, futures));
+            device.close().unwrap();
+        }
+
+        let device = block::open(&path, &options).unwrap();
+        let mut queue = device.queue(2, 4096).unwrap();
+        let buffer = queue.buffer().unwrap();
+        queue.read(0, buffer, 0).unwrap();
+        queue.submit().unwrap();
+        let error = device.close().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        assert_eq!(block::open(&path, &options).unwrap_err().kind(), ErrorKind::Busy);
+        queue.wait().unwrap().expect("it goes on").result.unwrap();
+        drop(queue);
+
+        let device = block::open(&path, &options).unwrap();
+        let future = device.flush_async();
+        let error = device.close().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        drop(future);
+        block::open(&path, &options).unwrap().close().unwrap();
     }
 }
 

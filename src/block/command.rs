@@ -132,6 +132,24 @@ impl Command {
     }
 }
 
+impl Command {
+    /// As [`Command::carry_out`], where nobody waits on the stack: what panics on the way, as a logger may, is an error, so that
+    /// whoever waits elsewhere hears of it.
+    pub(super) fn carry_out_apart(&mut self, blocking: &Blocking) -> Result<()> {
+        let (name, offset) = (self.action.name(), self.offset);
+        let carry_out = std::panic::AssertUnwindSafe(|| self.carry_out(blocking));
+        std::panic::catch_unwind(carry_out).unwrap_or_else(|payload| {
+            // Dropping it is somebody else's code as well, and may panic again.
+            std::mem::forget(payload);
+            let message = format!(
+                "{}: something panicked on the way, as a logger does that is told of an error; see what it said",
+                blocking.target.place(name, offset)
+            );
+            Err(Error::new(ErrorKind::Io, message))
+        })
+    }
+}
+
 /// Out of line, and by value: what is refused stays in registers where it is not.
 #[cold]
 #[inline(never)]

@@ -31,6 +31,8 @@ pub(super) struct Blocking {
     bounce: Mutex<Vec<AlignedBuffer>>,
     pub(super) workers: Workers,
     pub(super) jobs: Jobs,
+    /// Queues of the device that are alive.
+    pub(super) queues: AtomicUsize,
 }
 
 /// Requests for several threads, each of which is taken by one.
@@ -42,7 +44,7 @@ unsafe impl<R: Send> Sync for List<R> {}
 impl Blocking {
     pub(super) fn new(target: Target) -> Self {
         let workers = Workers::new(MOST_HELPERS.min(target.queue_depth as usize - 1));
-        Self { target, bounce: Mutex::new(Vec::new()), workers, jobs: Jobs::default() }
+        Self { target, bounce: Mutex::new(Vec::new()), workers, jobs: Jobs::default(), queues: AtomicUsize::new(0) }
     }
 
     /// Carries out every request that has no result.

@@ -91,6 +91,8 @@ use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 pub use buffer::AlignedBuffer;
 pub use command::TransferError;
@@ -109,13 +111,15 @@ use crate::Unavailable;
 use crate::block::command::Action;
 #[cfg(uring)]
 use crate::block::command::Command;
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use file::Blocking;
+use futures::jobs::Jobs;
 use request::{Request, answer};
 use stats::count;
 use target::Target;
+
+/// How long a thread may take, at most, to let go of a device after it has counted the end of the last command.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Numbered blocks of one size that can be read, written and flushed, from any thread.
 ///
@@ -367,6 +371,25 @@ impl Picked {
     }
 }
 
+/// Requests of a call that are being carried out; none of them is when it unwinds, as where a logger panics.
+struct InFlight<'a> {
+    counter: &'a AtomicU64,
+    number: u64,
+}
+
+impl<'a> InFlight<'a> {
+    fn new(counter: &'a AtomicU64, number: u64) -> Self {
+        count(counter, number);
+        Self { counter, number }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        count(self.counter, self.number.wrapping_neg());
+    }
+}
+
 impl Device {
     fn target(&self) -> &Target {
         self.0.target()
@@ -398,7 +421,7 @@ impl Device {
         let number = (requests.len() - refused) as u64;
         count(runs, number);
         count(run_bytes, bytes);
-        count(&counters.in_flight, number);
+        let in_flight = InFlight::new(&counters.in_flight, number);
         let since = target.begin();
         match &*self.0 {
             Picked::File(blocking, _) => blocking.run(requests, durability == Durability::Fua),
@@ -408,7 +431,7 @@ impl Device {
             Picked::Nvme(uring) => uring.run(requests, durability),
         }
         target.end(if R::IS_READ { Action::Read } else { Action::Write }, since);
-        count(&counters.in_flight, number.wrapping_neg());
+        drop(in_flight);
         let failed = requests.iter().filter(|request| matches!(request.result(), Some(Err(_)))).count() - refused;
         if failed != 0 {
             count(&counters.failures, failed as u64);
@@ -501,18 +524,49 @@ impl Device {
         self.target().clock.as_ref().map(|clock| clock.read())
     }
 
-    /// Flushes, and closes the device.
+    /// Closes the device: waits for what queues and futures that were dropped left in flight, flushes, and releases the lock.
     ///
-    /// It stays open, and locked, for as long as a [`Queue`] or a future of it is alive, or something is in flight that one
-    /// which was dropped had started; until then [`open`] says [`ErrorKind::Busy`].
-    ///
-    /// Dropping the device closes it in the same way, and flushes nothing.
+    /// Dropping the device waits for nothing and flushes nothing: it stays open, and locked, until all of that has ended, and
+    /// [`open`] says [`ErrorKind::Busy`] meanwhile.
     ///
     /// # Errors
     ///
-    /// As for [`BlockDevice::flush`].
+    /// As for [`BlockDevice::flush`]; [`ErrorKind::Busy`] where a [`Queue`] or a future of the device is alive, or a `Reactor` of
+    /// this thread has something of it in flight. Then everything before is flushed, and the device is closed when the last of
+    /// them is gone.
     pub fn close(self) -> Result<()> {
-        self.flush()
+        let is_alone = self.wait_for_dropped();
+        self.flush()?;
+        if is_alone {
+            return Ok(());
+        }
+        let name = self.target().path.display();
+        let message = format!(
+            "{name} stays open and locked: queues or futures of the device are alive, or in flight on this thread's reactor; \
+             drop them, and turn the reactor, before it is closed"
+        );
+        Err(Error::new(ErrorKind::Busy, message))
+    }
+
+    /// Waits for what queues and futures left in flight that were dropped. False where some are alive.
+    fn wait_for_dropped(&self) -> bool {
+        let blocking = self.0.blocking();
+        let mut idle_since = None;
+        // In the child of a fork nothing ends that the parent has in flight.
+        while Arc::strong_count(&self.0) != 1 && !blocking.workers.are_elsewhere() {
+            if blocking.queues.load(Ordering::Relaxed) != 0 {
+                return false;
+            }
+            let is_in_flight = blocking.target.counters.is_in_flight() || !blocking.workers.are_idle();
+            // What is on a reactor ends when this thread turns it, and not before.
+            if is_in_flight && !Jobs::has_reactor() {
+                idle_since = None;
+            } else if idle_since.get_or_insert_with(Instant::now).elapsed() > LAST_MOMENT {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        true
     }
 }
 

@@ -16,6 +16,7 @@ use std::marker::PhantomData;
 #[cfg(target_os = "linux")]
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::block::command::{Action, Command, TransferError, check, refuse};
@@ -68,8 +69,9 @@ const LARGEST_BUFFER: usize = 1 << 30;
 /// `pread` and `pwrite` threads that are at it keep the device open until they are through. In the child of a `fork`
 /// whatever starts or waits is an error, and nothing can be taken.
 pub struct Queue {
-    device: Arc<Picked>,
     lane: Lane,
+    /// After the ring, which may wait for what is in flight: the lock is held until then.
+    device: Arc<Picked>,
     depth: usize,
     /// Requests that were started and not given out.
     in_flight: usize,
@@ -154,6 +156,7 @@ impl Device {
                 None => Lane::Threads(Threads::new(depth, buffer_size)),
             },
         };
+        self.0.blocking().queues.fetch_add(1, Ordering::Relaxed);
         Ok(Queue {
             device: Arc::clone(&self.0),
             lane,
@@ -457,6 +460,7 @@ impl Drop for Queue {
     fn drop(&mut self) {
         // Nobody will hear of what is in flight.
         self.tally.tell(&self.device.target().counters, 0);
+        self.device.blocking().queues.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -135,6 +135,10 @@ impl Counters {
         }
     }
 
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) != 0
+    }
+
     pub(super) fn read(&self, block_size: u32, degraded: u64) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (one_block_reads, one_block_writes) = (read(&self.one_block_reads), read(&self.one_block_writes));

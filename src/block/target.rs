@@ -798,8 +798,10 @@ pub(crate) fn in_use(path: &Path, error: io::Error) -> Error {
     if !sys::is_in_use(&error) {
         return Error::from_io(error, format_args!("lock {}", path.display()));
     }
-    let message =
-        format!("{} is in use: another device, a mount or another program holds it; close that first", path.display());
+    let message = format!(
+        "{} is in use: another device with its queues and futures, a mount or another program holds it; close that first",
+        path.display()
+    );
     Error::new(ErrorKind::Busy, message)
 }
 

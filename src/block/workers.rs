@@ -99,7 +99,10 @@ impl Shared {
                 }
                 Some(Work::Alone(work)) => {
                     drop(state);
-                    work();
+                    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+                        // It was told by the panic, and there is more to do than this. Dropping it may panic again.
+                        std::mem::forget(payload);
+                    }
                     state = self.lock();
                 }
                 None if state.is_closed => return,
@@ -157,6 +160,12 @@ impl Workers {
     /// Whether this is the child of a `fork`, in which the threads are not.
     pub(super) fn are_elsewhere(&self) -> bool {
         !self.process.is_this()
+    }
+
+    /// Whether nothing is queued, and all threads wait for something to do: what they carried out is gone.
+    pub(super) fn are_idle(&self) -> bool {
+        let state = self.shared.lock();
+        state.queue.is_empty() && state.idle == state.threads
     }
 
     /// Calls `work` in this thread, and in up to `helpers` others at the same time; returns when all calls have returned.
@@ -288,5 +297,17 @@ mod tests {
         assert!(unwound.is_err());
         assert_eq!(ended.into_inner(), 2);
         workers.run(2, &|| ());
+    }
+
+    #[test]
+    fn what_panics_alone_takes_no_thread_along() {
+        let workers = Workers::new(1);
+        for _ in 0..3 {
+            workers.spawn(Box::new(|| panic!("on purpose")));
+        }
+        let (ended, hear) = std::sync::mpsc::channel();
+        workers.spawn(Box::new(move || ended.send(()).unwrap()));
+        hear.recv_timeout(std::time::Duration::from_secs(10)).expect("the one thread is there");
+        assert_eq!(workers.shared.lock().threads, 1);
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! The test starts itself again as a child.
 
+use std::future::Future;
 use std::process::Command;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use sysuring::block::{self, Backend, BlockDevice, Device, Fallback, Options, ReadRequest, WriteRequest};
@@ -328,6 +330,72 @@ fn a_logger_may_use_the_device() {
         std::thread::spawn(|| ASKED.get().unwrap().write_block(0, &[1; 4096]).unwrap()).join().unwrap();
         report_says(asked, &["EMFILE"]);
         assert_eq!(device.block_count(), BLOCKS as u64);
+    });
+}
+
+/// A logger that does not like errors.
+struct Panicking;
+
+impl log::Log for Panicking {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        assert!(record.level() != log::Level::Error, "on purpose");
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_logger_that_panics_takes_nothing_along() {
+    in_process("a_logger_that_panics_takes_nothing_along", |_, _| {
+        // SAFETY: ends the process where it hangs.
+        unsafe { libc::alarm(30) };
+        log::set_logger(&Panicking).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+        let directory = common::directory();
+        let path = directory.path().join("another");
+        let device = block::open(&path, &Options::new().backend(Backend::File).create(64 * 4096)).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        let read = |block| {
+            let mut future = std::pin::pin!(device.read_async(block, device.aligned_buffer(4096).unwrap()));
+            let mut context = Context::from_waker(Waker::noop());
+            loop {
+                if let Poll::Ready(ended) = future.as_mut().poll(&mut context) {
+                    return ended;
+                }
+                std::thread::yield_now();
+            }
+        };
+        // More than there are threads.
+        for _ in 0..20 {
+            let failed = read(10).unwrap_err();
+            assert!(failed.to_string().contains("block 10") && failed.into_buffer().is_some());
+        }
+        read(0).unwrap();
+        let mut queue = device.queue(4, 4096).unwrap();
+        for block in [10, 0, 10] {
+            let buffer = queue.buffer().unwrap();
+            queue.read(block, buffer, block).unwrap();
+        }
+        while let Some(completed) = queue.wait().unwrap() {
+            assert_eq!(completed.result.is_ok(), completed.user_data == 0);
+        }
+        let stats = device.stats();
+        assert_eq!((stats.failures, stats.in_flight), (22, 0));
+
+        // A call that waits unwinds, and has nothing in flight then.
+        let path = directory.path().join("third");
+        let uring = block::open(&path, &Options::new().backend(Backend::Uring).create(64 * 4096)).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut block = uring.aligned_buffer(4096).unwrap();
+            uring.read_blocks(&mut [ReadRequest::new(10, &mut block)])
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(uring.stats().in_flight, 0);
     });
 }
 

@@ -53,7 +53,7 @@ impl Jobs {
         let job = Arc::new(Job(Mutex::new(State::Running(waker))));
         let (theirs, device) = (Arc::clone(&job), Arc::clone(device));
         blocking.workers.spawn(Box::new(move || {
-            let result = command.carry_out(device.blocking());
+            let result = command.carry_out_apart(device.blocking());
             device.target().end(command.action, command.since);
             let counters = &device.target().counters;
             count(&counters.in_flight, 1_u64.wrapping_neg());
@@ -71,6 +71,15 @@ impl Jobs {
             next.into_iter().chain(waker).for_each(wake);
         }));
         Ok(job)
+    }
+
+    /// Whether this thread has a reactor, which it has to turn itself.
+    pub(in crate::block) fn has_reactor() -> bool {
+        #[cfg(uring)]
+        let has_reactor = super::reactor::of_thread().is_some();
+        #[cfg(not(uring))]
+        let has_reactor = false;
+        has_reactor
     }
 
     /// Leaves the line, to try again.

@@ -105,7 +105,7 @@ impl Threads {
             }
             let (device, ended) = (Arc::clone(device), Arc::clone(&self.ended));
             blocking.workers.spawn(Box::new(move || {
-                let result = command.carry_out(device.blocking());
+                let result = command.carry_out_apart(device.blocking());
                 // Before anybody hears of it: who does may close the device, and expects it to be closed then.
                 drop(device);
                 ended.push((command, result));
