@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::block::AlignedBuffer;
 use crate::block::file::Blocking;
+use crate::block::foreign;
 use crate::block::target::Target;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -137,10 +138,7 @@ impl Command {
     /// whoever waits elsewhere hears of it.
     pub(super) fn carry_out_apart(&mut self, blocking: &Blocking) -> Result<()> {
         let (name, offset) = (self.action.name(), self.offset);
-        let carry_out = std::panic::AssertUnwindSafe(|| self.carry_out(blocking));
-        std::panic::catch_unwind(carry_out).unwrap_or_else(|payload| {
-            // Dropping it is somebody else's code as well, and may panic again.
-            std::mem::forget(payload);
+        foreign::call(|| self.carry_out(blocking)).unwrap_or_else(|| {
             let message = format!(
                 "{}: something panicked on the way, as a logger does that is told of an error; see what it said",
                 blocking.target.place(name, offset)

@@ -4,16 +4,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs it; whether it came to its end.
-pub(super) fn call(code: impl FnOnce()) -> bool {
+/// Runs it; `None` where it panicked.
+pub(super) fn call<R>(code: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(code)) {
-        Ok(()) => true,
+        Ok(value) => Some(value),
         Err(payload) => {
             // Dropping it is their code as well, and may panic again; what that comes with is left.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
                 std::mem::forget(payload);
             }
-            false
+            None
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::block::foreign;
 use crate::block::process::Process;
 
 /// Threads for one device.
@@ -99,10 +100,8 @@ impl Shared {
                 }
                 Some(Work::Alone(work)) => {
                     drop(state);
-                    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-                        // It was told by the panic, and there is more to do than this. Dropping it may panic again.
-                        std::mem::forget(payload);
-                    }
+                    // A panic has told, and there is more to do than this.
+                    foreign::call(work);
                     state = self.lock();
                 }
                 None if state.is_closed => return,

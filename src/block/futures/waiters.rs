@@ -87,8 +87,8 @@ pub(super) fn wake_by_ref(waker: &Waker) {
     report(foreign::call(|| waker.wake_by_ref()));
 }
 
-fn report(is_woken: bool) {
-    if !is_woken {
+fn report(woken: Option<()>) {
+    if woken.is_none() {
         foreign::call(|| log::error!("a task could not be woken: its waker panicked"));
     }
 }
