@@ -2,7 +2,9 @@
 
 #[cfg(all(target_os = "linux", feature = "block"))]
 pub mod disk;
-#[cfg(all(target_os = "linux", feature = "block"))]
+// What there is of the ring and of the device uses different parts of it.
+#[allow(dead_code)]
+#[cfg(all(target_os = "linux", any(feature = "link", feature = "dlopen", feature = "block")))]
 pub mod filter;
 // Where there is no ring no program of many steps runs; where there is no block device no single one.
 #[allow(dead_code)]
