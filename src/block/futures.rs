@@ -345,7 +345,10 @@ impl State {
                 Ok(hub) => return self.start_on(hub, device, command, waker, None),
                 Err(error) => match without_ring(uring, &error) {
                     Ok(()) => command,
-                    Err(error) => return Some((command.buffer, Err(error))),
+                    Err(error) => {
+                        count(&device.target().counters.failures, 1);
+                        return Some((command.buffer, Err(error)));
+                    }
                 },
             },
             #[cfg(nvme)]
@@ -354,7 +357,10 @@ impl State {
                 Ok(Ok(hub)) => return self.start_on_big(hub, device, command, waker, None),
                 Ok(Err(error)) => match without_ring(uring, &error) {
                     Ok(()) => command,
-                    Err(error) => return Some((command.buffer, Err(error))),
+                    Err(error) => {
+                        count(&device.target().counters.failures, 1);
+                        return Some((command.buffer, Err(error)));
+                    }
                 },
                 // There is no room for the metadata behind the data: a thread has a buffer for it.
                 Err(_) => command,

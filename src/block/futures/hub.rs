@@ -392,8 +392,9 @@ impl<W: Wire> State<W> {
     fn sweep_pools(&mut self) {
         let given_up = pools_given_up();
         if let (true, Some(core)) = (self.swept != given_up, &mut self.core) {
-            self.swept = given_up;
-            core.forget_unused_pools();
+            if core.forget_unused_pools() {
+                self.swept = given_up;
+            }
         }
     }
 
@@ -724,6 +725,7 @@ impl<W: Wire> Hub<W> {
             if let Some(mut state) = self.lock() {
                 state.thread = Thread::None;
             }
+            let error = Error::from_io(error, "start a thread");
             let what = format!("no thread can be started to wait for futures ({error}): they block");
             // Where that is forbidden there is still nobody else to wait.
             let _ = uring.degrade(Fallback::PreadAtTimes, &what);

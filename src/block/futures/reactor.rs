@@ -120,8 +120,8 @@ impl Reactor {
             .map_err(|_| Error::new(ErrorKind::Unavailable, "the thread is ending"))?
     }
 
-    /// An eventfd that is written to when something has ended. Nobody reads it: it is to be watched by edges (`EPOLLET`), as
-    /// tokio does, or read before each turn.
+    /// Edge-triggered: an eventfd that is written to when something has ended. Nobody reads it: it is to be watched by edges
+    /// (`EPOLLET`), as tokio does, or read before each turn.
     pub fn completion_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }

@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::block::foreign;
 use crate::block::futures::waiters::wake;
 use crate::error::Error;
 #[cfg(uring)]
@@ -108,9 +109,11 @@ impl Deadline {
             if let Err(error) = thread.spawn(move || timer.serve()) {
                 timer.lock().has_thread = false;
                 let error = Error::from_io(error, "start the thread that wakes futures at their deadlines");
-                log::error!(
-                    "{error}; they go on, and are timed out only where something else polls them (see `ulimit -u`)"
-                );
+                foreign::call(|| {
+                    log::error!(
+                        "{error}; they go on, and are timed out only where something else polls them (see `ulimit -u`)"
+                    );
+                });
             }
         } else if is_first {
             timer.earlier.notify_one();
