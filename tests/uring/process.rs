@@ -286,6 +286,9 @@ fn devices_that_are_closed_make_room_for_the_buffers_of_others() {
 
         last.write_block(0, &[1; 4096]).unwrap();
         assert!(!last.report().registered_buffers);
+        if !common::is_kernel(5, 19) {
+            return common::skip("one pool is all that a ring can register (before Linux 5.19)");
+        }
         devices.truncate(100);
         last.write_block(0, &[2; 4096]).unwrap();
         assert!(last.report().registered_buffers, "{}", last.report());
