@@ -271,7 +271,7 @@ impl<W: Wire> Uring<W> {
     /// Whether there is nothing to be registered, or it was tried.
     #[inline]
     fn is_registered<B, E: Entries>(&self, core: &Core<B, E>) -> bool {
-        self.goes_without() || core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some()
+        core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some() || self.goes_without()
     }
 
     /// Whether the pool could not be registered on a ring, and is not tried on others: where others had taken the room, until
@@ -410,8 +410,7 @@ impl<W: Wire> Uring<W> {
         offset: u64,
         durability: Durability,
     ) -> bool {
-        let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
-        if !is_registered && !self.goes_without() {
+        if !self.is_registered(core) {
             return false;
         }
         let (memory, length) = (request.address(), request.len());
@@ -635,8 +634,7 @@ impl Uring {
     /// What the kernel says of a flush behind a write that was done, where the flush is done; where it is not, nothing is in
     /// flight, and the request has a result or is to be carried out anew.
     fn barrier_on(&self, core: &mut Core, request: &mut WriteRequest<'_>, offset: u64) -> Option<i32> {
-        let is_registered = core.buffer_of(Arc::as_ptr(&self.pool.memory), 0).is_some();
-        if !is_registered && !self.goes_without() {
+        if !self.is_registered(core) {
             return None;
         }
         let (memory, length) = (request.address(), request.len());
